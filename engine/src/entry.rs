@@ -1,0 +1,71 @@
+//! Entries: what one client write or batch does to one partition. The log stores them, the tree
+//! applies them.
+
+/// A partition's number.
+pub type PartitionId = u16;
+/// A keyspace's number.
+pub type KeyspaceId = u32;
+
+/// Largest key a client may use, in bytes.
+pub const KEY_BYTES_MAX: usize = 64 << 10;
+/// Largest value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+
+/// Where an entry stands in its partition's history, as in Raft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct LogId {
+    /// The leader's term.
+    pub term: u64,
+    /// Counts from 1, without holes; it never restarts.
+    pub index: u64,
+}
+
+/// What an entry says of itself, beside its effects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EntryHead {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Term and index.
+    pub id: LogId,
+    /// The client that wrote it, 0 for none.
+    pub client: u64,
+    /// The client's number for the write, 0 for none.
+    pub sequence: u64,
+    /// The partition's time, in milliseconds since the Unix epoch: never less than that of the
+    /// entry before.
+    pub time_ms: u64,
+}
+
+/// One change. Effects are decided by the leader: applying them needs no look at what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect<'a> {
+    /// Sets a key.
+    Put {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The key.
+        key: &'a [u8],
+        /// The value.
+        value: &'a [u8],
+        /// When it expires, by the partition's time; 0 for never.
+        expires_ms: u64,
+        /// When it was created; 0 where the leader did not look.
+        created_ms: u64,
+    },
+    /// Removes a key.
+    Delete {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The key.
+        key: &'a [u8],
+    },
+    /// Removes every key of a keyspace in `from..to` in this partition.
+    DeleteRange {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The first key removed; empty for the keyspace's first.
+        from: &'a [u8],
+        /// The first key kept; empty for none (to the keyspace's end).
+        to: &'a [u8],
+    },
+}
