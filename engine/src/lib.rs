@@ -10,3 +10,4 @@
 pub mod entry;
 pub mod env;
 pub mod error;
+pub mod row;
