@@ -106,7 +106,8 @@ pub struct ReadOptions<'a> {
     pub tokens: Tokens<'a>,
 }
 
-/// A list of tokens in wire form: 18 bytes each (partition u16, term u64, index u64).
+/// A list of tokens in wire form: 18 bytes each (partition u16, term u64, index u64). Built by
+/// [`TokensBuf`](crate::list::TokensBuf).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tokens<'a>(pub(crate) &'a [u8]);
 
@@ -262,14 +263,16 @@ pub enum Request<'a> {
     KeyspaceList,
 }
 
-/// A list of keys in wire form: u32 length and bytes each, already checked.
+/// A list of keys in wire form: u32 length and bytes each, already checked. Built by
+/// [`KeysBuf`](crate::list::KeysBuf).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys<'a> {
     pub(crate) count: u32,
     pub(crate) bytes: &'a [u8],
 }
 
-/// A list of writes in wire form, already checked.
+/// A list of writes in wire form, already checked. Built by
+/// [`WriteOpsBuf`](crate::list::WriteOpsBuf).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteOps<'a> {
     pub(crate) count: u32,
@@ -437,14 +440,34 @@ pub struct ErrorReply<'a> {
     pub message: &'a str,
 }
 
-/// Errors, grouped by what the caller must do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u16)]
-pub enum ErrorCode {
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $name:ident = $value:literal,)*) => {
+        /// Errors, grouped by what the caller must do: see [`ErrorCode::class`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum ErrorCode {
+            $($(#[$doc])* $name = $value,)*
+        }
+
+        impl ErrorCode {
+            /// Every code, in the order of their numbers.
+            pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$name),*];
+
+            fn known(code: u16) -> Option<ErrorCode> {
+                match code {
+                    $($value => Some(ErrorCode::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+error_codes! {
     // Fix the request: it will never succeed as it is. 0x01xx.
     /// The message is malformed or contradicts itself.
     BadRequest = 0x0101,
-    /// A key, value, batch or frame is over a limit.
+    /// A key, value, batch, frame or reply is over a limit.
     TooLarge = 0x0102,
     /// The server does not know this operation or version.
     Unsupported = 0x0103,
@@ -456,7 +479,7 @@ pub enum ErrorCode {
     CrossPartition = 0x0106,
     /// An increment met a value that is no decimal i64, or would overflow.
     NotANumber = 0x0107,
-    /// The first message was not `Hello`, or came twice.
+    /// The first message was not `Hello`, or it came twice.
     Handshake = 0x0108,
 
     // Decide again: the data is not as the request supposed. 0x02xx.
@@ -488,6 +511,47 @@ pub enum ErrorCode {
     // Call the operator. 0x05xx.
     /// Damaged data was found on disk and is not served.
     Corrupt = 0x0501,
-    /// The shard has stopped.
+    /// The shard has stopped. A write that was under way is answered [`ErrorCode::InDoubt`].
     ShardFailed = 0x0502,
+}
+
+/// What the caller must do about an error: the high byte of its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// 0x01: fix the request; it will never succeed as it is. Nothing was done.
+    FixRequest,
+    /// 0x02: read again and decide again; the data is not as supposed. Nothing was done.
+    DecideAgain,
+    /// 0x03: try again after `retry_after_ms`. Nothing was done.
+    TryAgain,
+    /// 0x04: find out; it may or may not have been done.
+    FindOut,
+    /// 0x05: call the operator; trying again does not help. Nothing was done.
+    CallOperator,
+}
+
+impl ErrorCode {
+    /// The code of this number. One that this version does not know becomes the most general of
+    /// its class (`BadRequest`, `ConditionFailed`, `Unavailable`, `InDoubt`, `ShardFailed`), and
+    /// one of an unknown class `InDoubt`: the only one that promises nothing.
+    pub fn from_u16(code: u16) -> ErrorCode {
+        ErrorCode::known(code).unwrap_or(match code >> 8 {
+            0x01 => ErrorCode::BadRequest,
+            0x02 => ErrorCode::ConditionFailed,
+            0x03 => ErrorCode::Unavailable,
+            0x05 => ErrorCode::ShardFailed,
+            _ => ErrorCode::InDoubt,
+        })
+    }
+
+    /// What the caller must do.
+    pub fn class(self) -> ErrorClass {
+        match self as u16 >> 8 {
+            0x01 => ErrorClass::FixRequest,
+            0x02 => ErrorClass::DecideAgain,
+            0x03 => ErrorClass::TryAgain,
+            0x04 => ErrorClass::FindOut,
+            _ => ErrorClass::CallOperator,
+        }
+    }
 }
