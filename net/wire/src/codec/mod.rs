@@ -14,3 +14,6 @@ pub use response::{
     encode_topology, encode_value, encode_wire_error, encode_written,
 };
 pub use rows::{RowsBuilder, ValuesBuilder};
+
+#[cfg(test)]
+mod tests;
