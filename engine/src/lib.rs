@@ -10,4 +10,5 @@
 pub mod entry;
 pub mod env;
 pub mod error;
+pub mod planted;
 pub mod row;

@@ -128,6 +128,7 @@ pub trait Disk: 'static {
 ///
 /// Dropping the future of a write may leave the write done, not done or half done: never drop one.
 /// Any failed write or sync of a log or manifest file is fatal for the shard (invariant 6).
+#[allow(clippy::len_without_is_empty)] // A file's length is asked of the disk; emptiness is nobody's question.
 pub trait DiskFile: 'static {
     /// What a read returns: it derefs to the bytes read.
     type ReadBuf: Deref<Target = [u8]> + 'static;
