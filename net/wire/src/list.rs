@@ -3,6 +3,9 @@
 //! A list that was decoded was checked then, item by item, so its iterator cannot meet anything
 //! wrong.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::message::{Condition, Keys, Token, Tokens, Ttl, WriteOp, WriteOps};
 use crate::read::{Reader, check_key_length};
 use crate::{VALUE_BYTES_MAX, WireError};
@@ -17,12 +20,42 @@ const DELETE: u8 = 2;
 const INCREMENT: u8 = 3;
 const TOUCH: u8 = 4;
 
-pub(crate) fn token_bytes(token: Token) -> [u8; TOKEN_BYTES] {
-    let mut bytes = [0; TOKEN_BYTES];
-    bytes[..2].copy_from_slice(&token.partition.to_le_bytes());
-    bytes[2..10].copy_from_slice(&token.term.to_le_bytes());
-    bytes[10..].copy_from_slice(&token.index.to_le_bytes());
-    bytes
+impl Token {
+    /// The wire form.
+    pub fn to_wire(self) -> [u8; TOKEN_BYTES] {
+        let mut bytes = [0; TOKEN_BYTES];
+        bytes[..2].copy_from_slice(&self.partition.to_le_bytes());
+        bytes[2..10].copy_from_slice(&self.term.to_le_bytes());
+        bytes[10..].copy_from_slice(&self.index.to_le_bytes());
+        bytes
+    }
+}
+
+/// `partition:term:index`, in decimal.
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.partition, self.term, self.index)
+    }
+}
+
+/// Reads what [`Display`](fmt::Display) writes.
+impl FromStr for Token {
+    type Err = WireError;
+
+    fn from_str(text: &str) -> Result<Token, WireError> {
+        let parse = || {
+            let mut parts = text.split(':');
+            let token = Token {
+                partition: parts.next()?.parse().ok()?,
+                term: parts.next()?.parse().ok()?,
+                index: parts.next()?.parse().ok()?,
+            };
+            parts.next().is_none().then_some(token)
+        };
+        parse().ok_or(WireError::Malformed {
+            what: "a token is not partition:term:index in decimal",
+        })
+    }
 }
 
 pub(crate) fn read_token(reader: &mut Reader<'_>) -> Result<Token, WireError> {
@@ -93,6 +126,11 @@ impl Iterator for TokensIter<'_> {
 }
 
 impl<'a> Keys<'a> {
+    /// Their length on the wire, in bytes.
+    pub fn wire_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.count as usize
@@ -298,6 +336,11 @@ pub fn check_key(key: &[u8]) -> Result<(), WireError> {
 }
 
 impl<'a> WriteOps<'a> {
+    /// Their length on the wire, in bytes.
+    pub fn wire_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.count as usize
@@ -360,7 +403,7 @@ impl TokensBuf {
 
     /// Adds one.
     pub fn push(&mut self, token: Token) {
-        self.0.extend_from_slice(&token_bytes(token));
+        self.0.extend_from_slice(&token.to_wire());
     }
 
     /// Empties it and keeps its room.

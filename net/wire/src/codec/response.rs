@@ -1,7 +1,7 @@
 use super::request::check_flags;
 use super::rows::{ABSENT, ROW_HEAD_BYTES, RowsBuilder, VALUE_HEAD_BYTES, ValuesBuilder};
 use crate::frame::{self, FrameView, HEADER_BYTES};
-use crate::list::{TOKEN_BYTES, read_token, token_bytes};
+use crate::list::{TOKEN_BYTES, read_token};
 use crate::message::{
     ErrorCode, ErrorReply, Keyspace, KeyspaceOptions, Limits, Meta, Response, Token, Topology,
 };
@@ -55,7 +55,7 @@ pub fn encode_done(out: &mut Vec<u8>, request_id: u64) {
 
 /// Appends a [`Response::NotFound`].
 pub fn encode_not_found(out: &mut Vec<u8>, request_id: u64, token: Token) {
-    encode_fixed(out, Kind::NotFound, request_id, token_bytes(token));
+    encode_fixed(out, Kind::NotFound, request_id, token.to_wire());
 }
 
 /// Appends a [`Response::Value`].
@@ -63,7 +63,7 @@ pub fn encode_value(out: &mut Vec<u8>, request_id: u64, token: Token, meta: &Met
     let start = out.len();
     let mut head = [0; HEADER_BYTES + 54];
     head[..24].copy_from_slice(&frame::header(Kind::Value as u8, request_id, 0));
-    head[24..42].copy_from_slice(&token_bytes(token));
+    head[24..42].copy_from_slice(&token.to_wire());
     head[42..74].copy_from_slice(&meta_bytes(meta));
     head[74..].copy_from_slice(&(value.len() as u32).to_le_bytes());
     out.reserve(head.len() + value.len());
@@ -81,7 +81,7 @@ pub fn encode_stat(
     value_bytes: u64,
 ) {
     let mut body = [0; 58];
-    body[..18].copy_from_slice(&token_bytes(token));
+    body[..18].copy_from_slice(&token.to_wire());
     body[18..50].copy_from_slice(&meta_bytes(meta));
     body[50..].copy_from_slice(&value_bytes.to_le_bytes());
     encode_fixed(out, Kind::StatIs, request_id, body);
@@ -90,7 +90,7 @@ pub fn encode_stat(
 /// Appends a [`Response::Written`].
 pub fn encode_written(out: &mut Vec<u8>, request_id: u64, token: Token, existed: Option<bool>) {
     let mut body = [0; 19];
-    body[..18].copy_from_slice(&token_bytes(token));
+    body[..18].copy_from_slice(&token.to_wire());
     body[18] = match existed {
         None => 0,
         Some(false) => 1,
@@ -102,7 +102,7 @@ pub fn encode_written(out: &mut Vec<u8>, request_id: u64, token: Token, existed:
 /// Appends a [`Response::Counter`].
 pub fn encode_counter(out: &mut Vec<u8>, request_id: u64, token: Token, value: i64) {
     let mut body = [0; 26];
-    body[..18].copy_from_slice(&token_bytes(token));
+    body[..18].copy_from_slice(&token.to_wire());
     body[18..].copy_from_slice(&value.to_le_bytes());
     encode_fixed(out, Kind::Counter, request_id, body);
 }
@@ -116,7 +116,7 @@ pub fn encode_batch_written(
     counters: impl IntoIterator<Item = Option<i64>>,
 ) {
     let start = frame::begin(out, Kind::BatchWritten as u8, request_id, 0);
-    out.extend_from_slice(&token_bytes(token));
+    out.extend_from_slice(&token.to_wire());
     let count_at = out.len();
     out.extend_from_slice(&[0; 4]);
     let mut count = 0u32;

@@ -1,7 +1,6 @@
 use crate::Kind;
 use crate::codec::response::{finish, meta_bytes};
 use crate::frame;
-use crate::list::token_bytes;
 use crate::message::{Meta, Token};
 
 /// In a `Values`, stands for the length of a value that does not exist.
@@ -153,7 +152,7 @@ impl RowsBuilder {
 fn push_tokens(out: &mut Vec<u8>, tokens: impl IntoIterator<Item = Token>) -> u32 {
     let mut count = 0;
     for token in tokens {
-        out.extend_from_slice(&token_bytes(token));
+        out.extend_from_slice(&token.to_wire());
         count += 1;
     }
     count

@@ -297,6 +297,20 @@ fn error_codes_not_known_keep_their_class() {
 }
 
 #[test]
+fn tokens_have_a_text_form() {
+    let token = Token {
+        partition: 84,
+        term: 1,
+        index: u64::MAX,
+    };
+    assert_eq!(token.to_string(), "84:1:18446744073709551615");
+    assert_eq!(token.to_string().parse(), Ok(token));
+    for text in ["", "1", "1:2", "1:2:3:4", "a:2:3", "1:2:-3", "65536:1:1"] {
+        assert!(text.parse::<Token>().is_err(), "{text}");
+    }
+}
+
+#[test]
 fn builders_can_be_abandoned() {
     let mut out = b"before".to_vec();
     let mut rows = RowsBuilder::begin(&mut out, 1);
