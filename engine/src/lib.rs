@@ -11,4 +11,6 @@ pub mod entry;
 pub mod env;
 pub mod error;
 pub mod planted;
+pub mod memtable;
+pub mod range_deletes;
 pub mod row;

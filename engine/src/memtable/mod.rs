@@ -1,0 +1,136 @@
+//! The newest data of a shard: what is committed and not yet in a table, sorted in memory.
+//!
+//! Cells are written once into an arena of chunks; a B+ tree over them keeps the order
+//! (see `tree.rs`). Nothing is removed: a delete is a cell, a range delete goes into a list of its
+//! own. Memory is known to the byte, because it is what decides when to flush.
+//!
+//! A memtable belongs to one core and takes no lock. A [`MemCursor`] holds no borrow of it, so it
+//! stays usable while the memtable grows.
+
+mod arena;
+mod cursor;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use cursor::MemCursor;
+
+use crate::range_deletes::RangeDeletes;
+use crate::row::Cell;
+use arena::Arena;
+use tree::Tree;
+
+/// A sorted, growing set of cells and range deletes. Lives on one core.
+pub struct Memtable {
+    arena: Arena,
+    tree: Tree,
+    range_deletes: RangeDeletes,
+    tombstones: usize,
+    content_bytes: u64,
+    /// Raised by every insertion: a place found before it is stale.
+    changes: u64,
+}
+
+impl Default for Memtable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Memtable {
+    /// An empty memtable: about 1 KiB.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            arena: Arena::default(),
+            tree: Tree::new(),
+            range_deletes: RangeDeletes::new(),
+            tombstones: 0,
+            content_bytes: 0,
+            changes: 0,
+        }
+    }
+
+    /// Adds a cell. One with the same row key and version takes the place of the older one.
+    pub fn insert(&mut self, row_key: &[u8], cell: Cell<'_>) {
+        let value_len = match &cell {
+            Cell::Put { value, .. } => value.len(),
+            Cell::Delete { .. } => {
+                self.tombstones += 1;
+                0
+            }
+        };
+        self.tree.insert(&mut self.arena, row_key, &cell);
+        self.content_bytes += (row_key.len() + value_len) as u64;
+        self.changes += 1;
+    }
+
+    /// Deletes every row of `from..to` older than `version`. An empty range does nothing.
+    pub fn delete_range(&mut self, from: &[u8], to: &[u8], version: u64) {
+        self.range_deletes.insert(from, to, version);
+    }
+
+    /// The newest cell of a row with a version of at most `at_version`. Looks at no range delete:
+    /// see [`Memtable::max_range_delete_covering`].
+    #[inline]
+    #[must_use]
+    pub fn get(&self, row_key: &[u8], at_version: u64) -> Option<Cell<'_>> {
+        let place = self.tree.lower_bound(&self.arena, (row_key, at_version));
+        let (_, found) = self.tree.settle(place)?;
+        let (key, cell) = self.arena.cell(found);
+        (key == row_key).then_some(cell)
+    }
+
+    /// The newest version, at most `at_version`, of a range delete that covers a row; 0 for none.
+    #[inline]
+    #[must_use]
+    pub fn max_range_delete_covering(&self, row_key: &[u8], at_version: u64) -> u64 {
+        self.range_deletes.covering(row_key, at_version)
+    }
+
+    /// The range deletes.
+    #[must_use]
+    pub fn range_deletes(&self) -> &RangeDeletes {
+        &self.range_deletes
+    }
+
+    /// A cursor that stands nowhere yet.
+    #[must_use]
+    pub fn cursor(&self) -> MemCursor {
+        MemCursor::new()
+    }
+
+    /// Cells held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tree.len()
+    }
+
+    /// Whether there is neither a cell nor a range delete.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tree.len() == 0 && self.range_deletes.is_empty()
+    }
+
+    /// Tombstones inserted.
+    #[must_use]
+    pub fn tombstones(&self) -> usize {
+        self.tombstones
+    }
+
+    /// Row keys and values inserted, in bytes.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        self.content_bytes
+    }
+
+    /// Memory held, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.arena.memory_bytes()
+            + self.tree.memory_bytes()
+            + self.range_deletes.memory_bytes()
+    }
+}
