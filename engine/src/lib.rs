@@ -10,6 +10,7 @@
 pub mod entry;
 pub mod env;
 pub mod error;
+pub mod log;
 pub mod planted;
 pub mod memtable;
 pub mod range_deletes;

@@ -1,0 +1,34 @@
+//! The write-ahead log of a shard, which is also the replication log of all its replicas: an entry
+//! is written once.
+//!
+//! - **Record**: an entry, a hard state, a truncation or a snapshot of one partition.
+//! - **Group**: the records of one write, padded to whole sectors. A group is whatever was appended
+//!   while the writes before it were under way: no timer. Up to four are in flight; they are handed
+//!   out as durable in order, without holes.
+//! - **Segment**: a file of groups behind a header with a checkpoint of every replica. Files are
+//!   filled with zeros once and then recycled; each use has a higher epoch, and nothing of another
+//!   epoch is ever believed.
+//!
+//! The bytes are in [`mod@format`], the order of things in memory in `state`, opening in `recovery`
+//! and `scan`, files in `slots`.
+
+mod chain;
+pub mod format;
+mod handle;
+mod options;
+mod pool;
+mod reader;
+mod recovery;
+mod replicas;
+mod scan;
+mod slots;
+mod state;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub use format::{Effects, HardState, RecordView};
+pub use handle::{DurableGroup, Log, RecordRef};
+pub use options::{AppendError, LogOptions};
+pub use recovery::{RecoveredReplica, Recovery, ReplayGroup};
+pub use stats::{LogStats, WRITE_TIME_BUCKETS, WriteTimes};

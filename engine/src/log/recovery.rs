@@ -1,0 +1,370 @@
+//! Opens a log: scans what is there, hands out what has to be applied again, and goes on in a new
+//! segment.
+//!
+//! The new segment's header says where the log ended and has a higher epoch than anything seen, so
+//! that what was cut off can never come back. Until that header is durable nothing on disk is
+//! changed: a recovery that is cut short is simply done again.
+
+use std::path::{Path, PathBuf};
+
+use super::chain::{self, Segment, Slot};
+use super::format::group::GroupHeader;
+use super::format::record::{Effects, HardState, Place, RecordView};
+use super::format::segment::{self, SegmentHeader, SegmentStart};
+use super::handle::{File, Log, RecordRef};
+use super::options::LogOptions;
+use super::reader::Reader;
+use super::scan::{Part, Scanned, scan};
+use super::slots;
+use super::state::State;
+use crate::entry::{EntryHead, LogId, PartitionId};
+use crate::env::{AlignedBuf, Disk, DiskFile, Env, SECTOR};
+use crate::error::{EngineError, Result};
+
+/// Epochs left out at each open: more than the segments whose headers can be in flight at once, so
+/// that groups which outlived their header can never be taken for the new segment's.
+const EPOCHS_SKIPPED: u64 = 16;
+/// Least room for groups in a segment that a log is opened with, in bytes.
+const ROOM_BYTES_MIN: u64 = 8 * SECTOR as u64;
+
+/// A replica as the log remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredReplica {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its hard state.
+    pub hard: HardState,
+    /// The last entry that is *not* in the log any more: the entries after it, up to `last`, are.
+    pub truncated: LogId,
+    /// Its last entry.
+    pub last: LogId,
+    /// The partition's time at `last`, in milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    /// The group's membership, as the consensus layer wrote it; empty if it never did.
+    pub membership: Vec<u8>,
+}
+
+/// A log that was scanned and is not open yet.
+///
+/// Call [`Recovery::next_group`] until it answers `None`, and apply what it gives; then
+/// [`Recovery::finish`].
+pub struct Recovery<E: Env> {
+    env: E,
+    dir: PathBuf,
+    options: LogOptions,
+    scanned: Scanned<File<E>>,
+    replay: Replay<File<E>>,
+    replayed: u64,
+}
+
+/// How far the second pass has come.
+struct Replay<F> {
+    reader: Option<Reader<F>>,
+    part: usize,
+    offset: u64,
+    sequence: u64,
+    /// By partition: entries up to this index are in tables.
+    flushed: Vec<u64>,
+    /// Entries beyond their partition's commit index are handed out as well.
+    commit_all: bool,
+}
+
+/// Entries of one group that have to be applied again.
+pub struct ReplayGroup<'a> {
+    header: GroupHeader,
+    bytes: &'a [u8],
+    filter: Filter<'a>,
+}
+
+#[derive(Clone, Copy)]
+struct Filter<'a> {
+    flushed: &'a [u64],
+    superseded: &'a [(RecordRef, PartitionId, u64)],
+    /// By partition: `None` where every durable entry counts as committed.
+    commit: Option<&'a super::replicas::Replicas>,
+}
+
+impl Filter<'_> {
+    #[inline]
+    fn wants(&self, at: RecordRef, head: &EntryHead) -> bool {
+        let flushed = self.flushed.get(usize::from(head.partition));
+        if flushed.is_some_and(|flushed| head.id.index <= *flushed) {
+            return false;
+        }
+        if let Some(replicas) = self.commit {
+            let commit = replicas
+                .get(head.partition)
+                .map_or(0, |replica| replica.now.hard.commit);
+            if head.id.index > commit {
+                return false;
+            }
+        }
+        !self.superseded.iter().any(|(by, partition, from)| {
+            *by > at && *partition == head.partition && head.id.index >= *from
+        })
+    }
+}
+
+impl<'a> ReplayGroup<'a> {
+    /// The entries to apply, in log order: those that are committed, not superseded and not in
+    /// tables.
+    pub fn entries(&self) -> impl Iterator<Item = (EntryHead, Effects<'a>)> {
+        let (group, filter) = (self.header.sequence, self.filter);
+        self.header
+            .records(self.bytes)
+            .filter_map(move |(offset, record)| match record {
+                RecordView::Entry { head, effects } => filter
+                    .wants(RecordRef { group, offset }, &head)
+                    .then_some((head, effects)),
+                _ => None,
+            })
+    }
+}
+
+impl<E: Env> Recovery<E> {
+    /// Reads the log in `dir`, which is created if it is not there. `flushed` says of each
+    /// partition what the last entry in its tables is. With `commit_all_durable`, what is durable
+    /// counts as committed: right for groups of one voter.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Corrupt`] if something that was acknowledged is missing or damaged,
+    /// [`EngineError::WrongFormat`] for another version's log, and what the disk says.
+    pub async fn scan(
+        env: E,
+        dir: &Path,
+        options: LogOptions,
+        commit_all_durable: bool,
+        flushed: &dyn Fn(PartitionId) -> LogId,
+    ) -> Result<Self> {
+        let options = options.checked();
+        env.disk().create_dir_all(dir).await?;
+        let scanned = scan(&env, dir, options.segments_retained, flushed).await?;
+        let mut in_tables = Vec::new();
+        for entry in scanned.replicas.checkpoints() {
+            let at = usize::from(entry.partition);
+            if in_tables.len() <= at {
+                in_tables.resize(at + 1, 0);
+            }
+            in_tables[at] = flushed(entry.partition).index;
+        }
+        let replay = Replay {
+            reader: None,
+            part: scanned.retained,
+            offset: 0,
+            sequence: 0,
+            flushed: in_tables,
+            commit_all: commit_all_durable,
+        };
+        Ok(Self {
+            env,
+            dir: dir.to_path_buf(),
+            options,
+            scanned,
+            replay,
+            replayed: 0,
+        })
+    }
+
+    /// Whether there was no log: the directory is new.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.scanned.parts.is_empty()
+    }
+
+    /// Entries handed out so far.
+    #[must_use]
+    pub fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
+    /// The next group that has entries to apply; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says, and [`EngineError::Corrupt`] if it says something else than before.
+    pub async fn next_group(&mut self) -> Result<Option<ReplayGroup<'_>>> {
+        let (replay, scanned) = (&mut self.replay, &self.scanned);
+        loop {
+            let Some(part) = scanned.parts.get(replay.part) else {
+                return Ok(None);
+            };
+            if replay.reader.is_none() {
+                replay.reader = Some(Reader::new(&part.slot));
+                replay.offset = part.header.area_bytes() as u64;
+                replay.sequence = part.header.sequence + 1;
+            }
+            if replay.sequence == part.end.sequence {
+                replay.reader = None;
+                replay.part += 1;
+                continue;
+            }
+            break;
+        }
+        self.group_at_cursor().await.map(Some)
+    }
+
+    async fn group_at_cursor(&mut self) -> Result<ReplayGroup<'_>> {
+        self.env.yield_if_needed().await;
+        let (replay, scanned) = (&mut self.replay, &self.scanned);
+        let (Some(part), Some(reader)) = (scanned.parts.get(replay.part), &mut replay.reader)
+        else {
+            return Err(EngineError::Closed);
+        };
+        let place = Place {
+            epoch: part.header.epoch,
+            offset: replay.offset as u32,
+        };
+        let offset = replay.offset;
+        let Some(group) = reader.group(place, replay.sequence).await? else {
+            let what = "a group that was intact a moment ago is damaged";
+            return Err(EngineError::corrupt(&part.path, offset, what));
+        };
+        replay.offset += group.header.group_bytes() as u64;
+        replay.sequence += 1;
+        let group = ReplayGroup {
+            header: group.header,
+            bytes: group.bytes,
+            filter: Filter {
+                flushed: &replay.flushed,
+                superseded: &scanned.superseded,
+                commit: (!replay.commit_all).then_some(&scanned.replicas),
+            },
+        };
+        self.replayed += group.header.records as u64;
+        Ok(group)
+    }
+
+    /// Begins a new segment and opens the log.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSpace`] if a file is needed and there is no room for it; what the disk says.
+    pub async fn finish(mut self) -> Result<(Log<E>, Vec<RecoveredReplica>)> {
+        let is_new = self.is_new();
+        let (env, scanned) = (&self.env, &mut self.scanned);
+        if is_new {
+            scanned.log_id = env.random();
+        }
+        // A newest segment without any group is begun again in the log's place: opening again and
+        // again does not make the log longer.
+        let mut reused = None;
+        let last_is_empty = scanned.parts.back().is_some_and(|part| {
+            part.end.sequence == part.header.sequence + 1 && part.header.prev_epoch != 0
+        });
+        if last_is_empty && scanned.parts.len() > scanned.retained + 1 {
+            reused = scanned.parts.pop_back();
+        }
+        let last = scanned.parts.back();
+        let area = segment::area_bytes(scanned.replicas.checkpoints()) as u64;
+        let mut header = SegmentHeader {
+            slot: 0,
+            log_id: scanned.log_id,
+            epoch: scanned.epoch_newest + if is_new { 1 } else { EPOCHS_SKIPPED },
+            sequence: last.map_or(1, |part| part.end.sequence),
+            durable_through: last.map_or(0, |part| part.end.sequence - 1),
+            prev_epoch: last.map_or(0, |part| part.header.epoch),
+            prev_end: last.map_or(0, |part| part.end.offset),
+            segment_bytes: 0,
+            replicas: 0,
+            used_bytes: 0,
+            start: if is_new {
+                SegmentStart::Format
+            } else {
+                SegmentStart::Open
+            },
+        };
+        if let Some(part) = reused {
+            // Its predecessor is there and needed, so its own header is not: it may be overwritten.
+            scanned.free.push(part.slot);
+        }
+        let slot = take_slot(env, &self.dir, &self.options, scanned, area).await?;
+        header.slot = slot.number;
+        header.segment_bytes = slot.bytes;
+        let mut buf = AlignedBuf::zeroed(area as usize);
+        header.encode(&mut buf, scanned.replicas.checkpoints());
+        slot.file.write_at(0, buf).await.0?;
+
+        let replicas = recovered(scanned);
+        let mut chain: std::collections::VecDeque<_> =
+            scanned.parts.drain(..).map(segment_of).collect();
+        chain.push_back(Segment {
+            slot,
+            epoch: header.epoch,
+            sequence: header.sequence,
+            needs: chain::needs(scanned.replicas.checkpoints()),
+        });
+        for (_, partition, from) in &scanned.superseded {
+            chain::supersede(&mut chain, *partition, *from);
+        }
+        if let Some(segment) = chain.back_mut() {
+            segment.needs = chain::needs(scanned.replicas.checkpoints());
+        }
+        let state = State::new(
+            self.options,
+            scanned.log_id,
+            chain,
+            area,
+            std::mem::take(&mut scanned.replicas),
+            std::mem::take(&mut scanned.free),
+            scanned.slot_newest,
+        );
+        Ok((Log::start(self.env, self.dir, state), replicas))
+    }
+}
+
+fn recovered<F>(scanned: &Scanned<F>) -> Vec<RecoveredReplica> {
+    let mut replicas: Vec<_> = scanned
+        .replicas
+        .checkpoints()
+        .map(|entry| RecoveredReplica {
+            partition: entry.partition,
+            hard: entry.hard,
+            truncated: entry.truncated,
+            last: entry.last,
+            time_ms: entry.time_ms,
+            membership: entry.membership.clone(),
+        })
+        .collect();
+    replicas.sort_unstable_by_key(|replica| replica.partition);
+    replicas
+}
+
+fn segment_of<F>(part: Part<F>) -> Segment<F> {
+    Segment {
+        needs: chain::needs(part.checkpoints.iter()),
+        slot: part.slot,
+        epoch: part.header.epoch,
+        sequence: part.header.sequence,
+    }
+}
+
+/// The file to go on in: the largest free one, else a new one.
+async fn take_slot<E: Env>(
+    env: &E,
+    dir: &Path,
+    options: &LogOptions,
+    scanned: &mut Scanned<File<E>>,
+    area: u64,
+) -> Result<Slot<File<E>>> {
+    let largest = (0..scanned.free.len()).max_by_key(|place| scanned.free[*place].bytes);
+    if let Some(place) = largest
+        && scanned.free[place].bytes >= area + ROOM_BYTES_MIN
+    {
+        let mut slot = scanned.free.swap_remove(place);
+        slot.bytes = slot
+            .bytes
+            .min(options.segment_bytes.max(area + ROOM_BYTES_MIN));
+        return Ok(slot);
+    }
+    scanned.slot_newest += 1;
+    let mut options = options.clone();
+    options.first_fill_bytes = options.first_fill_bytes.max(area + ROOM_BYTES_MIN);
+    let slot = slots::create_first(env, dir, scanned.slot_newest, &options).await?;
+    if slot.bytes < area + ROOM_BYTES_MIN {
+        return Err(EngineError::Busy(
+            "the disk is too slow to begin a log segment",
+        ));
+    }
+    Ok(slot)
+}

@@ -1,0 +1,139 @@
+//! What the log remembers of each replica, as of the last record appended.
+
+use super::format::record::{CheckpointView, HardState, RecordView};
+use super::format::segment::CheckpointEntry;
+use crate::entry::{LogId, PartitionId};
+
+/// One replica.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Replica {
+    /// What a checkpoint of it would say now.
+    pub(super) now: CheckpointEntry,
+    /// The newest group that has a record of it.
+    pub(super) group: u64,
+}
+
+/// The replicas of a shard, found by partition in two loads.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Replicas {
+    /// By partition: 1 + the place in `list`, 0 for none.
+    places: Vec<u32>,
+    list: Vec<Replica>,
+}
+
+impl Replicas {
+    #[inline]
+    pub(super) fn get(&self, partition: PartitionId) -> Option<&Replica> {
+        match self.places.get(usize::from(partition)) {
+            None | Some(0) => None,
+            Some(place) => self.list.get(*place as usize - 1),
+        }
+    }
+
+    /// The replica of a partition, made if there is none.
+    #[inline]
+    pub(super) fn entry(&mut self, partition: PartitionId) -> &mut Replica {
+        let at = usize::from(partition);
+        if self.places.get(at).is_none_or(|place| *place == 0) {
+            self.add(partition);
+        }
+        &mut self.list[self.places[at] as usize - 1]
+    }
+
+    #[cold]
+    fn add(&mut self, partition: PartitionId) {
+        let at = usize::from(partition);
+        if self.places.len() <= at {
+            self.places.resize(at + 1, 0);
+        }
+        let mut replica = Replica::default();
+        replica.now.partition = partition;
+        self.list.push(replica);
+        self.places[at] = self.list.len() as u32;
+    }
+
+    pub(super) fn checkpoints(&self) -> impl Iterator<Item = &CheckpointEntry> {
+        self.list.iter().map(|replica| &replica.now)
+    }
+
+    pub(super) fn set(&mut self, entry: &CheckpointEntry) {
+        self.entry(entry.partition).now = entry.clone();
+    }
+
+    /// Takes in a record that follows in the log. Answers the index from which the partition's
+    /// earlier entries no longer count, if the record says so.
+    pub(super) fn observe(&mut self, record: &RecordView<'_>) -> Option<(PartitionId, u64)> {
+        match *record {
+            RecordView::Entry { head, .. } => {
+                let now = &mut self.entry(head.partition).now;
+                let superseded = head.id.index <= now.last.index;
+                now.last = head.id;
+                now.time_ms = head.time_ms;
+                superseded.then_some((head.partition, head.id.index))
+            }
+            RecordView::HardState { partition, state } => {
+                self.set_hard_state(partition, state);
+                None
+            }
+            RecordView::Truncation { partition, upto } => {
+                self.truncate(partition, upto);
+                None
+            }
+            RecordView::Snapshot {
+                partition,
+                id,
+                time_ms,
+                membership,
+            } => {
+                self.install_snapshot(partition, id, time_ms, membership);
+                Some((partition, 0))
+            }
+            RecordView::Checkpoint(_) => None,
+        }
+    }
+
+    pub(super) fn set_hard_state(&mut self, partition: PartitionId, state: HardState) {
+        self.entry(partition).now.hard = state;
+    }
+
+    pub(super) fn truncate(&mut self, partition: PartitionId, upto: LogId) {
+        let now = &mut self.entry(partition).now;
+        if upto.index > now.truncated.index {
+            now.truncated = upto;
+        }
+    }
+
+    pub(super) fn install_snapshot(
+        &mut self,
+        partition: PartitionId,
+        id: LogId,
+        time_ms: u64,
+        membership: &[u8],
+    ) {
+        let now = &mut self.entry(partition).now;
+        now.last = id;
+        now.truncated = id;
+        now.time_ms = time_ms;
+        now.hard.commit = now.hard.commit.max(id.index);
+        now.membership.clear();
+        now.membership.extend_from_slice(membership);
+    }
+
+    /// Whether a checkpoint read from disk says what the records before it said. Commit and
+    /// truncation may be ahead: they move without a record.
+    pub(super) fn agrees_with(&self, entry: &CheckpointEntry) -> bool {
+        self.get(entry.partition).is_some_and(|replica| {
+            let (mine, theirs) = (replica.now.view(), entry.view());
+            let comparable = |view: CheckpointView<'_>| {
+                (
+                    view.last,
+                    view.hard.replica_id,
+                    view.hard.term,
+                    view.hard.vote,
+                    view.time_ms,
+                )
+            };
+            comparable(mine) == comparable(theirs)
+        })
+    }
+}
