@@ -138,7 +138,7 @@ impl<E: Env> Recovery<E> {
         flushed: &dyn Fn(PartitionId) -> LogId,
     ) -> Result<Self> {
         let options = options.checked();
-        env.disk().create_dir_all(dir).await?;
+        make_dir(&env, dir).await?;
         let scanned = scan(&env, dir, options.segments_retained, flushed).await?;
         let mut in_tables = Vec::new();
         for entry in scanned.replicas.checkpoints() {
@@ -176,6 +176,13 @@ impl<E: Env> Recovery<E> {
     #[must_use]
     pub fn replayed(&self) -> u64 {
         self.replayed
+    }
+
+    /// The last entry of a partition; `None` if the log knows nothing of it.
+    #[must_use]
+    pub fn last(&self, partition: PartitionId) -> Option<LogId> {
+        let replica = self.scanned.replicas.get(partition)?;
+        Some(replica.now.last)
     }
 
     /// The next group that has entries to apply; `None` after the last.
@@ -246,15 +253,22 @@ impl<E: Env> Recovery<E> {
         if is_new {
             scanned.log_id = env.random();
         }
-        // A newest segment without any group is begun again in the log's place: opening again and
-        // again does not make the log longer.
+        // A newest segment without any group is replaced: opening again and again does not make the
+        // log longer.
         let mut reused = None;
         let last_is_empty = scanned.parts.back().is_some_and(|part| {
             part.end.sequence == part.header.sequence + 1 && part.header.prev_epoch != 0
         });
         if last_is_empty && scanned.parts.len() > scanned.retained + 1 {
-            reused = scanned.parts.pop_back();
+            reused = scanned.parts.pop_back().map(|part| part.slot);
         }
+        // What was under way when the process died may have been read from a cache, names of files
+        // too. It counts from now on, so it must survive a power cut as well.
+        let parts = scanned.parts.iter().map(|part| &part.slot);
+        for slot in parts.chain(&reused).chain(&scanned.free) {
+            slot.file.sync().await?;
+        }
+        env.disk().sync_dir(&self.dir).await?;
         let last = scanned.parts.back();
         let area = segment::area_bytes(scanned.replicas.checkpoints()) as u64;
         let mut header = SegmentHeader {
@@ -274,16 +288,14 @@ impl<E: Env> Recovery<E> {
                 SegmentStart::Open
             },
         };
-        if let Some(part) = reused {
-            // Its predecessor is there and needed, so its own header is not: it may be overwritten.
-            scanned.free.push(part.slot);
-        }
         let slot = take_slot(env, &self.dir, &self.options, scanned, area).await?;
         header.slot = slot.number;
         header.segment_bytes = slot.bytes;
         let mut buf = AlignedBuf::zeroed(area as usize);
         header.encode(&mut buf, scanned.replicas.checkpoints());
         slot.file.write_at(0, buf).await.0?;
+        // Only now is its own header not needed.
+        scanned.free.extend(reused);
 
         let replicas = recovered(scanned);
         let mut chain: std::collections::VecDeque<_> =
@@ -311,6 +323,15 @@ impl<E: Env> Recovery<E> {
         );
         Ok((Log::start(self.env, self.dir, state), replicas))
     }
+}
+
+/// Makes the directory and its name durable. The parent's own name is its owner's business.
+async fn make_dir<E: Env>(env: &E, dir: &Path) -> Result<()> {
+    env.disk().create_dir_all(dir).await?;
+    if let Some(parent) = dir.parent() {
+        env.disk().sync_dir(parent).await?;
+    }
+    Ok(())
 }
 
 fn recovered<F>(scanned: &Scanned<F>) -> Vec<RecoveredReplica> {
