@@ -120,6 +120,9 @@ impl Inode {
             put(&mut self.durable, sector, content);
             self.dirty.remove(&sector);
             self.durable_len = self.durable_len.max(end);
+            // A length noted before this write can no longer be what a cut or a sync leaves.
+            let durable_len = self.durable_len;
+            self.lens.retain(|&(_, len)| len > durable_len);
         } else {
             self.note_version(sector, content, stamp);
         }
