@@ -1,0 +1,53 @@
+//! Pauses between attempts: doubling, with jitter, bounded.
+
+use std::time::Duration;
+
+const FIRST_MS: u64 = 10;
+const LONGEST_MS: u64 = 1000;
+
+/// Attempts one request makes at most, the first included: its deadline usually ends it before.
+pub(crate) const ATTEMPTS_MAX: u32 = 16;
+
+/// The pause before attempt number `failures`, which counts from 1: between half and all of
+/// 10 ms × 2^(failures − 1), at most 1 s.
+pub(crate) fn pause(failures: u32) -> Duration {
+    let full = FIRST_MS
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(LONGEST_MS);
+    Duration::from_micros(rand::random_range(full * 500..=full * 1000))
+}
+
+/// The server's own pause, made up to a quarter longer so that clients do not come back together;
+/// never shorter than the client's own.
+pub(crate) fn pause_at_least(retry_after_ms: u32, failures: u32) -> Duration {
+    let told = u64::from(retry_after_ms) * 1000;
+    Duration::from_micros(rand::random_range(told..=told + told / 4)).max(pause(failures))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_and_end() {
+        for (failures, longest_ms) in [(0, 10), (1, 10), (2, 20), (5, 160), (8, 1000), (99, 1000)] {
+            let longest = Duration::from_millis(longest_ms);
+            for _ in 0..100 {
+                let pause = pause(failures);
+                assert!(
+                    pause <= longest && pause >= longest / 2,
+                    "{failures}: {pause:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_server_is_obeyed() {
+        for _ in 0..100 {
+            let pause = pause_at_least(400, 1);
+            assert!(pause >= Duration::from_millis(400) && pause <= Duration::from_millis(500));
+        }
+        assert!(pause_at_least(0, 1) >= Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,569 @@
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use ringbolt_wire::list::{KeysBuf, TOKEN_BYTES};
+use ringbolt_wire::message::{
+    Condition, ErrorCode, KeyspaceId, ReadLevel, ReadOptions as WireReadOptions, Request, Response,
+    Token, Tokens, Ttl, WriteOp,
+};
+use tokio::time::Instant;
+
+use crate::batch::Batch;
+use crate::client::{Inner, unexpected};
+use crate::connection::Reply;
+use crate::error::Error;
+use crate::options::{ReadOptions, WriteOptions};
+use crate::record::{BatchWritten, Counter, Record, Stat, Written};
+use crate::routes::{Route, Routes};
+use crate::scan::Scan;
+
+/// Most keys of one request of a [`Keyspace::multi_get`]: longer lists are split.
+const KEYS_MAX: usize = 4096;
+
+/// One keyspace of a server, and all that can be done with its keys. Cheap to clone.
+///
+/// Every method `x` has the keyspace's options; `x_with` takes others.
+///
+/// # Errors
+/// Any method may fail as [`Error`] describes; only what is particular to it is told with it. Keys
+/// have 1 to 65,536 bytes and values up to 16 MiB, or as much less as the server allows: beyond,
+/// [`Error::Invalid`] with [`ErrorCode::TooLarge`].
+#[derive(Clone)]
+pub struct Keyspace {
+    inner: Arc<Inner>,
+    id: KeyspaceId,
+    name: Arc<str>,
+    read: ReadOptions,
+    write: WriteOptions,
+}
+
+impl std::fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyspace")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The one token a read of one key may need, in wire form.
+struct OneToken(Option<[u8; TOKEN_BYTES]>);
+
+impl OneToken {
+    fn tokens(&self) -> Tokens<'_> {
+        let bytes: &[u8] = match &self.0 {
+            Some(bytes) => bytes,
+            None => &[],
+        };
+        Tokens::from_wire(bytes).unwrap_or_default()
+    }
+}
+
+impl Keyspace {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        id: KeyspaceId,
+        name: Arc<str>,
+        read: ReadOptions,
+        write: WriteOptions,
+    ) -> Keyspace {
+        Keyspace {
+            inner,
+            id,
+            name,
+            read,
+            write,
+        }
+    }
+
+    pub(crate) fn sibling(&self, id: KeyspaceId, name: Arc<str>) -> Keyspace {
+        Keyspace {
+            id,
+            name,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The same keyspace, to be read with these options.
+    pub fn with_read_options(&self, read: ReadOptions) -> Keyspace {
+        Keyspace {
+            read,
+            ..self.clone()
+        }
+    }
+
+    /// The same keyspace, to be written with these options.
+    pub fn with_write_options(&self, write: WriteOptions) -> Keyspace {
+        Keyspace {
+            write,
+            ..self.clone()
+        }
+    }
+
+    /// How it is read.
+    pub fn read_options(&self) -> ReadOptions {
+        self.read
+    }
+
+    /// How it is written.
+    pub fn write_options(&self) -> WriteOptions {
+        self.write
+    }
+
+    /// Reads a key; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// See [`Keyspace`].
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Record>, Error> {
+        self.get_with(key, &self.read).await
+    }
+
+    /// Reads a key; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// See [`Keyspace`].
+    pub async fn get_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: &ReadOptions,
+    ) -> Result<Option<Record>, Error> {
+        let key = key.as_ref();
+        let token = self.token_for(key, options);
+        let request = Request::Get {
+            keyspace: self.id,
+            read: WireReadOptions {
+                level: options.level,
+                tokens: token.tokens(),
+            },
+            key,
+        };
+        let reply = self
+            .inner
+            .call(Route::Key(key), request, options.deadline)
+            .await?;
+        match reply.decode() {
+            Ok(Response::Value { token, meta, value }) => {
+                self.inner.session.see(token);
+                let value = reply.owned(value);
+                Ok(Some(Record { value, meta }))
+            }
+            Ok(Response::NotFound { token }) => {
+                self.inner.session.see(token);
+                Ok(None)
+            }
+            other => Err(unexpected(&request, other)),
+        }
+    }
+
+    /// Reads what is known of a key without its value; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// See [`Keyspace`].
+    pub async fn stat(&self, key: impl AsRef<[u8]>) -> Result<Option<Stat>, Error> {
+        self.stat_with(key, &self.read).await
+    }
+
+    /// Reads what is known of a key without its value; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// See [`Keyspace`].
+    pub async fn stat_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: &ReadOptions,
+    ) -> Result<Option<Stat>, Error> {
+        let key = key.as_ref();
+        let token = self.token_for(key, options);
+        let request = Request::Stat {
+            keyspace: self.id,
+            read: WireReadOptions {
+                level: options.level,
+                tokens: token.tokens(),
+            },
+            key,
+        };
+        let reply = self
+            .inner
+            .call(Route::Key(key), request, options.deadline)
+            .await?;
+        match reply.decode() {
+            Ok(Response::Stat {
+                token,
+                meta,
+                value_bytes,
+            }) => {
+                self.inner.session.see(token);
+                Ok(Some(Stat { meta, value_bytes }))
+            }
+            Ok(Response::NotFound { token }) => {
+                self.inner.session.see(token);
+                Ok(None)
+            }
+            other => Err(unexpected(&request, other)),
+        }
+    }
+
+    fn token_for(&self, key: &[u8], options: &ReadOptions) -> OneToken {
+        if options.level != ReadLevel::Session {
+            return OneToken(None);
+        }
+        let partition = self.inner.routes().partition(key);
+        OneToken(self.inner.session.of(partition).map(Token::to_wire))
+    }
+
+    /// Reads many keys, in the order given. Each core's keys are asked for at once; there is no one
+    /// moment at which all of them are read.
+    ///
+    /// # Errors
+    /// See [`Keyspace`].
+    pub async fn multi_get<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Record>>, Error> {
+        self.multi_get_with(keys, &self.read).await
+    }
+
+    /// Reads many keys, in the order given. Each core's keys are asked for at once; there is no one
+    /// moment at which all of them are read.
+    ///
+    /// # Errors
+    /// See [`Keyspace`].
+    pub async fn multi_get_with<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        options: &ReadOptions,
+    ) -> Result<Vec<Option<Record>>, Error> {
+        let keys: Vec<K> = keys.into_iter().collect();
+        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        let deadline = self.inner.deadline(options.deadline);
+        let routes = self.inner.routes();
+        // Where each core's keys stand in the list.
+        let mut by_core = vec![Vec::new(); usize::from(routes.topology().cores.max(1))];
+        for (at, key) in keys.iter().enumerate() {
+            by_core[usize::from(routes.core(key))].push(at);
+        }
+        let requests = (0u16..)
+            .zip(&by_core)
+            .flat_map(|(core, places)| places.chunks(KEYS_MAX).map(move |places| (core, places)))
+            .map(|(core, places)| {
+                self.multi_get_core(&routes, core, &keys, places, options, deadline)
+            });
+        let mut records = vec![None; keys.len()];
+        for (place, record) in try_join_all(requests).await?.into_iter().flatten() {
+            records[place] = record;
+        }
+        Ok(records)
+    }
+
+    /// Reads keys of one core: where the request or its reply would be too long for a frame, in
+    /// halves.
+    async fn multi_get_core(
+        &self,
+        routes: &Routes,
+        core: u16,
+        keys: &[&[u8]],
+        places: &[usize],
+        options: &ReadOptions,
+        deadline: Instant,
+    ) -> Result<Vec<(usize, Option<Record>)>, Error> {
+        let mut records = Vec::with_capacity(places.len());
+        let mut parts = vec![places];
+        let mut list = KeysBuf::new();
+        while let Some(part) = parts.pop() {
+            list.clear();
+            for &place in part {
+                list.push(keys[place])?;
+            }
+            let tokens = match options.level {
+                ReadLevel::Session => {
+                    let mut partitions: Vec<u16> = part
+                        .iter()
+                        .map(|&place| routes.partition(keys[place]))
+                        .collect();
+                    partitions.sort_unstable();
+                    partitions.dedup();
+                    self.inner.session.of_all(partitions)
+                }
+                _ => Default::default(),
+            };
+            let request = Request::MultiGet {
+                keyspace: self.id,
+                read: WireReadOptions {
+                    level: options.level,
+                    tokens: tokens.as_tokens(),
+                },
+                keys: list.as_keys(),
+            };
+            let reply = match self
+                .inner
+                .call_by(Route::Core(core), request, deadline)
+                .await
+            {
+                Ok(reply) => reply,
+                Err(Error::Invalid(reason))
+                    if reason.code == ErrorCode::TooLarge && part.len() > 1 =>
+                {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match reply.decode() {
+                Ok(Response::Values { tokens, values }) if values.len() == part.len() => {
+                    self.inner.session.see_all(tokens);
+                    records.extend(part.iter().zip(values).map(|(&place, value)| {
+                        let record = value.map(|(meta, value)| Record {
+                            value: reply.owned(value),
+                            meta,
+                        });
+                        (place, record)
+                    }));
+                }
+                other => return Err(unexpected(&request, other)),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Sets a value.
+    ///
+    /// # Errors
+    /// See [`Keyspace`].
+    pub async fn put(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<Written, Error> {
+        self.put_with(key, value, &self.write).await
+    }
+
+    /// Sets a value.
+    ///
+    /// # Errors
+    /// [`Error::ConditionFailed`]; see [`Keyspace`].
+    pub async fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: &WriteOptions,
+    ) -> Result<Written, Error> {
+        let op = WriteOp::Put {
+            key: key.as_ref(),
+            value: value.as_ref(),
+            ttl: options.ttl,
+            condition: options.condition,
+        };
+        let (request, reply) = self.write_one(op, options).await?;
+        self.written(&request, &reply)
+    }
+
+    /// Removes a key. It is no error if there is none.
+    ///
+    /// # Errors
+    /// See [`Keyspace`].
+    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<Written, Error> {
+        self.delete_with(key, &self.write).await
+    }
+
+    /// Removes a key. Without a condition it is no error if there is none.
+    ///
+    /// # Errors
+    /// [`Error::ConditionFailed`]; see [`Keyspace`].
+    pub async fn delete_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: &WriteOptions,
+    ) -> Result<Written, Error> {
+        let op = WriteOp::Delete {
+            key: key.as_ref(),
+            condition: options.condition,
+        };
+        let (request, reply) = self.write_one(op, options).await?;
+        self.written(&request, &reply)
+    }
+
+    /// Adds to a number, which is stored in decimal; a missing key counts as 0. The expiry stays as
+    /// it is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with [`ErrorCode::NotANumber`] if the value is no number or would
+    /// overflow an `i64`; see [`Keyspace`].
+    pub async fn increment(&self, key: impl AsRef<[u8]>, by: i64) -> Result<Counter, Error> {
+        self.increment_with(key, by, &self.write.ttl(Ttl::Keep))
+            .await
+    }
+
+    /// Adds to a number, which is stored in decimal; a missing key counts as 0. The expiry becomes
+    /// what the options say: [`Ttl::Keep`] to leave it.
+    ///
+    /// # Errors
+    /// As [`Keyspace::increment`], and [`Error::ConditionFailed`].
+    pub async fn increment_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        by: i64,
+        options: &WriteOptions,
+    ) -> Result<Counter, Error> {
+        let op = WriteOp::Increment {
+            key: key.as_ref(),
+            by,
+            ttl: options.ttl,
+            condition: options.condition,
+        };
+        let (request, reply) = self.write_one(op, options).await?;
+        match reply.decode() {
+            Ok(Response::Counter { token, value }) => {
+                self.inner.session.see(token);
+                Ok(Counter { token, value })
+            }
+            other => Err(unexpected(&request, other)),
+        }
+    }
+
+    /// Changes a record's expiry and nothing else; `None` if there is no such key.
+    ///
+    /// # Errors
+    /// See [`Keyspace`].
+    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Ttl) -> Result<Option<Written>, Error> {
+        self.touch_with(key, &self.write.ttl(ttl)).await
+    }
+
+    /// Changes a record's expiry, to what the options say, and nothing else; `None` if there is no
+    /// such key.
+    ///
+    /// # Errors
+    /// [`Error::ConditionFailed`]; see [`Keyspace`].
+    pub async fn touch_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: &WriteOptions,
+    ) -> Result<Option<Written>, Error> {
+        let op = WriteOp::Touch {
+            key: key.as_ref(),
+            ttl: options.ttl,
+            condition: options.condition,
+        };
+        let (request, reply) = self.write_one(op, options).await?;
+        match reply.decode() {
+            Ok(Response::NotFound { token }) => {
+                self.inner.session.see(token);
+                Ok(None)
+            }
+            _ => self.written(&request, &reply).map(Some),
+        }
+    }
+
+    async fn write_one<'a>(
+        &self,
+        op: WriteOp<'a>,
+        options: &WriteOptions,
+    ) -> Result<(Request<'a>, Reply), Error> {
+        let request = Request::Write {
+            keyspace: self.id,
+            options: self.inner.write_options(options.ack),
+            op,
+        };
+        let reply = self
+            .inner
+            .call(Route::Key(op.key()), request, options.deadline)
+            .await?;
+        Ok((request, reply))
+    }
+
+    fn written(&self, request: &Request<'_>, reply: &Reply) -> Result<Written, Error> {
+        match reply.decode() {
+            Ok(Response::Written { token, existed }) => {
+                self.inner.session.see(token);
+                Ok(Written { token, existed })
+            }
+            other => Err(unexpected(request, other)),
+        }
+    }
+
+    /// Does a batch's writes, all or none.
+    ///
+    /// # Errors
+    /// [`Error::ConditionFailed`] with the version of a key whose condition did not hold (`None`
+    /// also if a touched key does not exist); [`Error::Invalid`] with
+    /// [`ErrorCode::CrossPartition`] or [`ErrorCode::BadRequest`]; see [`Keyspace`].
+    pub async fn batch(&self, batch: &Batch) -> Result<BatchWritten, Error> {
+        self.batch_with(batch, &self.write).await
+    }
+
+    /// Does a batch's writes, all or none, with the options' acknowledgement and deadline.
+    ///
+    /// # Errors
+    /// As [`Keyspace::batch`].
+    pub async fn batch_with(
+        &self,
+        batch: &Batch,
+        options: &WriteOptions,
+    ) -> Result<BatchWritten, Error> {
+        let ops = batch.ops()?;
+        let routes = self.inner.routes();
+        let mut keys = ops.iter().map(|op| op.key());
+        let Some(first) = keys.next() else {
+            return Err(Error::invalid(ErrorCode::BadRequest, "the batch is empty"));
+        };
+        let partition = routes.partition(first);
+        if keys.any(|key| routes.partition(key) != partition) {
+            return Err(Error::invalid(
+                ErrorCode::CrossPartition,
+                "the batch's keys belong to different partitions: give them a common {tag}",
+            ));
+        }
+        let request = Request::Batch {
+            keyspace: self.id,
+            options: self.inner.write_options(options.ack),
+            ops,
+        };
+        let reply = self
+            .inner
+            .call(Route::Key(first), request, options.deadline)
+            .await?;
+        match reply.decode() {
+            Ok(Response::BatchWritten { token, counters }) if counters.len() == ops.len() => {
+                self.inner.session.see(token);
+                Ok(BatchWritten { token, counters })
+            }
+            Ok(Response::NotFound { token }) => {
+                self.inner.session.see(token);
+                Err(Error::ConditionFailed { version: None })
+            }
+            other => Err(unexpected(&request, other)),
+        }
+    }
+
+    /// Removes a key if it has this version.
+    ///
+    /// # Errors
+    /// [`Error::ConditionFailed`]; see [`Keyspace`].
+    pub async fn delete_if_version(
+        &self,
+        key: impl AsRef<[u8]>,
+        version: u64,
+    ) -> Result<Written, Error> {
+        let options = self.write.condition(Condition::Version(version));
+        self.delete_with(key, &options).await
+    }
+
+    /// An ordered scan over the keyspace, all of it until narrowed.
+    pub fn scan(&self) -> Scan {
+        Scan::new(self.clone())
+    }
+}
