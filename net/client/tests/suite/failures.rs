@@ -6,9 +6,16 @@ use ringbolt_client::{Error, ErrorCode, ReadOptions, WriteOptions};
 use ringbolt_wire::message::*;
 use tokio::net::TcpListener;
 
-use crate::fake::{Act, Fake, Settings, encoded, value, written};
+use crate::fake::{Act, Fake, Settings, encoded, own_address, value, written};
 
 const SOON: Duration = Duration::from_millis(100);
+
+fn one_core() -> Settings {
+    Settings {
+        cores: 1,
+        ..Settings::default()
+    }
+}
 
 #[tokio::test]
 async fn a_server_that_dies_leaves_a_write_in_doubt() {
@@ -42,7 +49,7 @@ async fn a_server_that_dies_is_asked_again_for_a_read() {
 
 #[tokio::test]
 async fn nobody_listening_is_unreachable_at_once() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(own_address()).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
     match ringbolt_client::Client::connect(&address).await {
@@ -53,7 +60,7 @@ async fn nobody_listening_is_unreachable_at_once() {
 
 #[tokio::test]
 async fn all_addresses_are_tried() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(own_address()).await.unwrap();
     let dead = listener.local_addr().unwrap().to_string();
     drop(listener);
     let server = Fake::start(Settings::default(), |seen| seen.reply(written())).await;
@@ -110,7 +117,7 @@ async fn a_write_waits_for_a_server_that_comes_back() {
 
 #[tokio::test]
 async fn a_server_that_stays_away_is_unreachable() {
-    let server = Fake::start(Settings::default(), |seen| seen.reply(written())).await;
+    let server = Fake::start_at(own_address(), one_core(), |seen| seen.reply(written())).await;
     let client = server.client().deadline(SOON).connect().await.unwrap();
     client.ping_within(SOON).await.unwrap_err();
     server.stop().await;
@@ -118,7 +125,7 @@ async fn a_server_that_stays_away_is_unreachable() {
         match client.put("k", "v").await {
             Err(Error::Unreachable { .. }) => break,
             // The client had not noticed yet.
-            Err(Error::InDoubt(_)) => {}
+            Err(Error::InDoubt(_) | Error::DeadlineExceeded) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -129,37 +136,39 @@ async fn a_server_that_stays_away_is_unreachable() {
 async fn deadlines_are_sent_and_kept() {
     let told = Arc::new(AtomicUsize::new(0));
     let seen_told = told.clone();
-    let settings = Settings {
-        cores: 1,
-        ..Settings::default()
-    };
-    let server = Fake::start(settings, move |seen| {
+    let server = Fake::start(one_core(), move |seen| {
         seen_told.store(seen.deadline_ms as usize, Ordering::SeqCst);
         Act::Nothing
     })
     .await;
     let client = server.connect().await;
     let read = ReadOptions::new().deadline(SOON);
-    match client.get_with("k", &read).await {
-        Err(Error::DeadlineExceeded) => {}
-        other => panic!("{other:?}"),
+    // On a slow machine the deadline may pass before anything is sent.
+    while told.load(Ordering::SeqCst) == 0 {
+        match client.get_with("k", &read).await {
+            Err(Error::DeadlineExceeded | Error::Unreachable { .. }) => {}
+            other => panic!("{other:?}"),
+        }
     }
     let told = told.load(Ordering::SeqCst);
     assert!((1..=90).contains(&told), "{told}");
-    // A server that says nothing at all is not asked again on the same connection.
     let write = WriteOptions::new().deadline(SOON);
-    match client.put_with("k", "v", &write).await {
-        Err(Error::InDoubt(_)) => {}
-        other => panic!("{other:?}"),
+    loop {
+        match client.put_with("k", "v", &write).await {
+            Err(Error::InDoubt(_)) => break,
+            Err(Error::DeadlineExceeded | Error::Unreachable { .. }) => {}
+            other => panic!("{other:?}"),
+        }
     }
-    assert_eq!(server.connections(), 2);
+    // A server that says nothing at all is not asked again on the same connection.
+    assert!(server.connections() >= 2);
 }
 
 #[tokio::test]
 async fn refusals_are_told_by_what_to_do() {
     let code = Arc::new(AtomicUsize::new(0));
     let script_code = code.clone();
-    let server = Fake::start(Settings::default(), move |seen| {
+    let server = Fake::start(one_core(), move |seen| {
         let code = ErrorCode::from_u16(script_code.load(Ordering::SeqCst) as u16);
         // Longer than the deadline allows: no time to try again.
         seen.error(code, 60_000)
@@ -256,11 +265,7 @@ async fn garbage_ends_the_connection_and_leaves_writes_in_doubt() {
         }
         _ => seen.reply(written()),
     };
-    let settings = Settings {
-        cores: 1,
-        ..Settings::default()
-    };
-    let server = Fake::start(settings, garbage).await;
+    let server = Fake::start(one_core(), garbage).await;
     let client = server.connect().await;
     assert!(client.put("k", "v").await.unwrap_err().is_in_doubt());
     client.put("k", "v").await.unwrap();
@@ -268,11 +273,7 @@ async fn garbage_ends_the_connection_and_leaves_writes_in_doubt() {
 
 #[tokio::test]
 async fn a_closing_error_is_passed_on() {
-    let settings = Settings {
-        cores: 1,
-        ..Settings::default()
-    };
-    let server = Fake::start(settings, |_| {
+    let server = Fake::start(one_core(), |_| {
         let bye = Response::Error(ErrorReply {
             code: ErrorCode::BadRequest,
             retry_after_ms: 0,
@@ -293,11 +294,7 @@ async fn a_closing_error_is_passed_on() {
 async fn a_silent_server_is_noticed_while_nothing_is_asked() {
     let pinged = Arc::new(AtomicBool::new(false));
     let seen_ping = pinged.clone();
-    let settings = Settings {
-        cores: 1,
-        ..Settings::default()
-    };
-    let server = Fake::start(settings, move |seen| match seen.request {
+    let server = Fake::start(one_core(), move |seen| match seen.request {
         Request::Ping if seen.connection == 0 => {
             seen_ping.store(true, Ordering::SeqCst);
             Act::Nothing
@@ -334,11 +331,11 @@ async fn a_server_that_answers_pings_is_left_alone() {
     .await;
     let client = server
         .client()
-        .keepalive(Duration::from_millis(50))
+        .keepalive(Duration::from_secs(1))
         .connect()
         .await
         .unwrap();
-    while pings.load(Ordering::SeqCst) < 5 {
+    while pings.load(Ordering::SeqCst) < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(client);

@@ -193,11 +193,7 @@ async fn serve(mut stream: TcpStream, connection: usize, settings: Settings, scr
     loop {
         let mut out = Vec::new();
         let mut closing = false;
-        loop {
-            let len = match frame::peek(&arrived, u32::MAX).unwrap() {
-                Peek::Frame { len } => len,
-                _ => break,
-            };
+        while let Peek::Frame { len } = frame::peek(&arrived, u32::MAX).unwrap() {
             let bytes: Vec<u8> = arrived.drain(..len).collect();
             let view = frame::open(&bytes).unwrap();
             let request = Request::decode(&view).unwrap();
@@ -231,6 +227,17 @@ async fn serve(mut stream: TcpStream, connection: usize, settings: Settings, scr
             return;
         }
     }
+}
+
+/// Where nobody else listens, nor connects from: a port that is freed here stays free.
+pub fn own_address() -> SocketAddr {
+    static LAST: AtomicUsize = AtomicUsize::new(1);
+    let host = if cfg!(target_os = "linux") {
+        LAST.fetch_add(1, Ordering::SeqCst) + 1
+    } else {
+        1
+    };
+    format!("127.0.0.{host}:0").parse().unwrap()
 }
 
 pub fn token(index: u64) -> Token {
