@@ -570,7 +570,9 @@ impl<E: Env> Log<E> {
                     continue;
                 }
                 state.seal();
-                break;
+                if !state.wants_seal() {
+                    break;
+                }
             }
             log.inner.tasks.borrow_mut().sealer = false;
             log.submit();

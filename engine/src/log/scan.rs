@@ -160,8 +160,12 @@ async fn read_header<F: DiskFile>(
             });
         }
     };
-    // Another file's header, or a file that was cut short.
-    if header.slot != slot.number || header.segment_bytes > slot.bytes {
+    if header.slot != slot.number {
+        // Whatever was here, this was written over it.
+        let what = format!("the header is that of segment file {}", header.slot);
+        return Err(EngineError::corrupt(path, 0, what));
+    }
+    if header.segment_bytes > slot.bytes {
         return Ok(None);
     }
     let area = reader.at(0, header.area_bytes()).await?;

@@ -238,13 +238,16 @@ impl<F> State<F> {
         let listed = self.touched_before.len().min(GROUP_PARTITIONS_MAX);
         let body = group::header_bytes(listed);
         let wanted = (body + bytes).next_multiple_of(SECTOR);
-        let room = |segment: &Segment<F>, offset: u64| segment.slot.bytes.saturating_sub(offset);
+        // A segment's last sector is left to the empty group that may have to seal it.
+        let spared = if bytes > 0 { SECTOR as u64 } else { 0 };
+        let room =
+            |segment: &Segment<F>, offset: u64| segment.slot.bytes.saturating_sub(offset + spared);
         let fits = self
             .chain
             .back()
             .is_some_and(|segment| room(segment, self.offset) >= wanted as u64);
         if !fits {
-            self.rotate(wanted)?;
+            self.rotate(wanted + SECTOR)?;
         }
         let Some(buf) = self.pool.take(wanted) else {
             self.stats.full += 1;
@@ -359,7 +362,7 @@ impl<F> State<F> {
         if !self.wants_seal() {
             return;
         }
-        // Without room, the next record's segment header does the same.
+        // Without a buffer, whoever holds them all goes on soon, and then it is tried again.
         if self.open(0).is_ok() {
             self.close_open();
         }

@@ -122,7 +122,9 @@ fn crash_run(seed: u64) -> (SimWorld, Known, u64) {
 #[test]
 fn nothing_acknowledged_is_lost_in_any_crash() {
     // More of them: RINGBOLT_SEEDS=20000 cargo test -p ringbolt-engine log::tests::crash
-    let seeds = std::env::var("RINGBOLT_SEEDS").ok().and_then(|n| n.parse().ok());
+    let seeds = std::env::var("RINGBOLT_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok());
     let (base, seeds) = (100, seeds.unwrap_or(200));
     let (mut torn, mut reordered, mut done, mut records) = (0, 0, 0, 0);
     for seed in base..base + seeds {
@@ -132,7 +134,9 @@ fn nothing_acknowledged_is_lost_in_any_crash() {
         done += lives_done;
         records += known.acked.borrow().values().sum::<u64>();
     }
-    println!("seeds {base}..: {records} records, {torn} torn, {reordered} reordered, {done} whole lives");
+    println!(
+        "seeds {base}..: {records} records, {torn} torn, {reordered} reordered, {done} whole lives"
+    );
     assert!(torn > 0 && reordered > 0 && done > 0);
 }
 
@@ -163,7 +167,9 @@ fn a_crash_while_recovery_writes_its_header_changes_nothing() {
             world.crash();
         }
         let last = known.clone();
-        world.run(|env| async move { life(env, last, small(), 10).await }).unwrap();
+        world
+            .run(|env| async move { life(env, last, small(), 10).await })
+            .unwrap();
     }
 }
 
@@ -172,10 +178,17 @@ fn segments_are_recycled_and_their_number_stays_bounded() {
     let mut world = SimWorld::new(7, SimOptions::default());
     let known = Known::default();
     let written = known.clone();
-    world.run(|env| async move { life(env, written, small(), 8000).await }).unwrap();
+    world
+        .run(|env| async move { life(env, written, small(), 8000).await })
+        .unwrap();
     let files = world.store().files();
-    let segments = files.iter().filter(|(path, _)| path.starts_with(DIR)).count();
+    let segments = files
+        .iter()
+        .filter(|(path, _)| path.starts_with(DIR))
+        .count();
     assert!(segments <= small().segments_max, "{segments} files");
     world.crash();
-    world.run(|env| async move { life(env, known, small(), 10).await }).unwrap();
+    world
+        .run(|env| async move { life(env, known, small(), 10).await })
+        .unwrap();
 }

@@ -1,1 +1,287 @@
+//! Full disks, failing disks, large records, and every limit.
 
+use super::*;
+use crate::entry::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::env::sim::{self, Fault, FaultRule, Latency, SimOptions, SimWorld};
+use crate::env::{DiskErrorKind, FileClass};
+
+fn put<'a>(key: &'a [u8], value: &'a [u8]) -> [Effect<'a>; 1] {
+    [Effect::Put {
+        keyspace: 0,
+        key,
+        value,
+        expires_ms: 0,
+        created_ms: 0,
+    }]
+}
+
+#[test]
+fn a_full_disk_refuses_and_resumes() {
+    sim::run(1, SimOptions::default(), |env| async move {
+        let log = open(&env, small(), &Tables::default()).await.unwrap().log;
+        let mut acked = BTreeMap::new();
+        env.sleep(Duration::from_millis(50)).await;
+        env.store().set_capacity(env.store().used_bytes() + 4096);
+        let mut index = 0;
+        let refused = loop {
+            match append(&log, 1, index + 1) {
+                Ok(_) => {
+                    index += 1;
+                    settle(&log, &env, &mut acked, (1, index)).await.unwrap();
+                }
+                Err(AppendError::Full) => env.sleep(Duration::from_millis(5)).await,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused, AppendError::NoSpace);
+        assert!(log.failure().is_none() && log.stats().no_space > 0);
+        env.store().set_capacity(u64::MAX);
+        env.sleep(Duration::from_millis(500)).await;
+        append(&log, 1, index + 1).unwrap();
+        settle(&log, &env, &mut acked, (1, index + 1))
+            .await
+            .unwrap();
+        log.close().await.unwrap();
+    });
+}
+
+#[test]
+fn recycled_segments_end_a_shortage_too() {
+    sim::run(2, SimOptions::default(), |env| async move {
+        let tables = Tables::default();
+        let log = open(&env, small(), &tables).await.unwrap().log;
+        let mut acked = BTreeMap::new();
+        env.sleep(Duration::from_millis(50)).await;
+        env.store().set_capacity(env.store().used_bytes());
+        let mut index = 0;
+        for _ in 0..500 {
+            match append(&log, 1, index + 1) {
+                Ok(_) => {
+                    index += 1;
+                    settle(&log, &env, &mut acked, (1, index)).await.unwrap();
+                }
+                Err(AppendError::Full | AppendError::NoSpace) => {
+                    tables.flush(1, index);
+                    log.recycle(&tables.flushed());
+                    env.sleep(Duration::from_millis(1)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(index > 300 && log.stats().segments_recycled > 3);
+    });
+}
+
+#[test]
+fn a_failed_write_is_fatal_and_loses_nothing_acknowledged() {
+    let mut failed = 0;
+    for seed in 0..60 {
+        let mut world = SimWorld::new(seed, SimOptions::default());
+        let rule = FaultRule::new(Fault::WriteError, 40).only(FileClass::Log);
+        world.store().set_faults(vec![rule.at_most(1)]);
+        let acked: Rc<RefCell<BTreeMap<_, _>>> = Rc::default();
+        let taken = Rc::clone(&acked);
+        let tables = Tables::default();
+        let flushed = tables.clone();
+        let fails = world.run(|env| async move {
+            let opened = open(&env, small(), &flushed).await;
+            let (log, mut index) = (opened?.log, 0);
+            let error = loop {
+                match append(&log, 1, index + 1) {
+                    Ok(_) => index += 1,
+                    Err(AppendError::Failed) => break log.failure(),
+                    Err(AppendError::Full) => {}
+                    Err(error) => panic!("{error}"),
+                }
+                log.submit();
+                progress(&log, &env).await;
+                take_all(&log, &mut taken.borrow_mut());
+                if log.needs_flush() {
+                    flushed.flush(1, taken.borrow()[&1]);
+                    log.recycle(&flushed.flushed());
+                }
+            };
+            assert!(log.close().await.is_err());
+            take_all(&log, &mut taken.borrow_mut());
+            error.map_or(Ok(()), Err)
+        });
+        let Err(EngineError::Disk(error)) = fails.unwrap() else {
+            panic!("a failed write was not told");
+        };
+        assert_eq!(error.kind, DiskErrorKind::Io);
+        world.crash();
+        let last = world
+            .run(|env| async move { open(&env, small(), &tables).await.map(|o| o.last) })
+            .unwrap()
+            .unwrap();
+        for (partition, index) in &*acked.borrow() {
+            failed += 1;
+            assert!(last[partition] >= *index, "seed {seed}");
+        }
+    }
+    assert!(failed > 30);
+}
+
+#[test]
+fn memory_in_flight_is_bounded() {
+    let options = SimOptions {
+        latency: Latency {
+            write: Duration::from_secs(3),
+            ..SimOptions::default().latency
+        },
+        ..SimOptions::default()
+    };
+    sim::run(4, options, |env| async move {
+        let log = open(&env, small(), &Tables::default()).await.unwrap().log;
+        let mut index = 0;
+        let refused = loop {
+            match append(&log, 1, index + 1) {
+                Ok(_) => index += 1,
+                Err(error) => break error,
+            }
+            log.submit();
+        };
+        assert_eq!(refused, AppendError::Full);
+        assert!(log.stats().buffer_bytes <= small().buffer_bytes_max as u64);
+        assert_eq!(log.stats().in_flight, 4);
+        let mut acked = BTreeMap::new();
+        settle(&log, &env, &mut acked, (1, index)).await.unwrap();
+        let stats = log.stats();
+        assert!(stats.full > 0 && stats.write_times.max_us > 1_000_000);
+        append(&log, 1, index + 1).unwrap();
+    });
+}
+
+#[test]
+fn a_group_grows_for_the_largest_record() {
+    let mut world = SimWorld::new(5, SimOptions::default());
+    let (key, value) = (vec![1; KEY_BYTES_MAX], vec![7; VALUE_BYTES_MAX]);
+    world
+        .run(|env| {
+            let (key, value) = (key.clone(), value.clone());
+            async move {
+                let tables = Tables::default();
+                let log = open(&env, LogOptions::default(), &tables)
+                    .await
+                    .unwrap()
+                    .log;
+                for index in 1..=8 {
+                    loop {
+                        match log.append(&head(9, index), &put(&key, &value)) {
+                            Ok(_) => break,
+                            Err(AppendError::Full) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                        log.submit();
+                        progress(&log, &env).await;
+                        while log.take_durable().is_some() {}
+                    }
+                }
+                let (long_key, long_value) =
+                    ([&key[..], b"x"].concat(), [&value[..], b"x"].concat());
+                for effect in [put(&long_key, b""), put(b"k", &long_value)] {
+                    assert_eq!(log.append(&head(9, 9), &effect), Err(AppendError::TooLarge));
+                }
+                let twice = [put(&key, &value)[0], put(b"k", &value)[0]];
+                assert_eq!(log.append(&head(9, 9), &twice), Err(AppendError::TooLarge));
+                log.close().await.unwrap();
+            }
+        })
+        .unwrap();
+    world.crash();
+    let found = world
+        .run(|env| async move {
+            let none = |_| LogId::default();
+            let (dir, options) = (Path::new(DIR), LogOptions::default());
+            let mut recovery = Recovery::scan(env, dir, options, true, &none)
+                .await
+                .unwrap();
+            let mut found = 0;
+            while let Some(group) = recovery.next_group().await.unwrap() {
+                for (_, mut effects) in group.entries() {
+                    assert!(effects.next() == Some(put(&key, &value)[0]));
+                    found += 1;
+                }
+            }
+            found
+        })
+        .unwrap();
+    assert_eq!(found, 8);
+}
+
+#[test]
+fn a_first_start_fills_for_a_limited_time_and_grows_later() {
+    let options = SimOptions {
+        latency: Latency {
+            write: Duration::from_millis(30),
+            ..SimOptions::default().latency
+        },
+        ..SimOptions::default()
+    };
+    sim::run(6, options, |env| async move {
+        let options = LogOptions {
+            segment_bytes: 16 << 20,
+            first_fill_bytes: 16 << 20,
+            first_fill_time: Duration::from_millis(200),
+            ..small()
+        };
+        let begun = env.now();
+        let log = open(&env, options, &Tables::default()).await.unwrap().log;
+        assert!(env.now() - begun < Duration::from_millis(400));
+        let files = || {
+            let files = env.store().files();
+            files
+                .into_iter()
+                .map(|(_, bytes)| bytes)
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            files()[0] >= 1 << 20 && files()[0] < 4 << 20,
+            "{:?}",
+            files()
+        );
+        let mut acked = BTreeMap::new();
+        let mut index = 0;
+        while log.stats().segments_begun < 3 {
+            for _ in 0..50 {
+                if append(&log, 1, index + 1).is_ok() {
+                    index += 1;
+                }
+            }
+            settle(&log, &env, &mut acked, (1, index)).await.unwrap();
+        }
+        assert!(files().contains(&(16 << 20)), "{:?}", files());
+        log.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_log_of_needed_segments_refuses_until_tables_catch_up() {
+    sim::run(7, SimOptions::default(), |env| async move {
+        let tables = Tables::default();
+        let log = open(&env, small(), &tables).await.unwrap().log;
+        let mut acked = BTreeMap::new();
+        let (mut index, mut refusals) = (0, 0);
+        while refusals < 50 {
+            match append(&log, 1, index + 1) {
+                Ok(_) => {
+                    index += 1;
+                    refusals = 0;
+                    settle(&log, &env, &mut acked, (1, index)).await.unwrap();
+                }
+                Err(AppendError::Full) => {
+                    refusals += 1;
+                    env.sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(log.needs_flush());
+        assert_eq!(log.stats().segments, small().segments_max as u64);
+        tables.flush(1, index);
+        log.recycle(&tables.flushed());
+        assert!(!log.needs_flush());
+        append(&log, 1, index + 1).unwrap();
+        log.close().await.unwrap();
+    });
+}
