@@ -1,0 +1,159 @@
+//! Flushing memtables into level 0.
+
+use std::rc::Rc;
+
+use crate::compaction::merge::{Rows, merge_into};
+use crate::compaction::output::{Output, Place};
+use crate::env::{Env, TaskClass};
+use crate::error::{EngineError, Result};
+use crate::manifest::{Edit, FlushedRecord};
+use crate::planted::{self, Bug};
+
+use super::memtables::Immutable;
+use super::source::{Merge, Source};
+use super::version::Change;
+use super::{Inner, Tree, space};
+
+/// Tables that a full memtable is flushed into: columns that level 0 is compacted by.
+const TABLES_PER_FLUSH: u64 = 8;
+
+impl<E: Env> Tree<E> {
+    /// Closes the active memtable and waits until all that had been applied is in tables, durably.
+    ///
+    /// # Errors
+    /// The failure that ended background work, or `Closed`. While the disk is full it waits.
+    pub async fn flush(&self) -> Result<()> {
+        let inner = &*self.inner;
+        inner.rotate();
+        let goal = inner.applied.borrow().clone();
+        let is_done = || {
+            goal.iter()
+                .all(|(p, a)| self.flushed(p).id.index >= a.id.index)
+        };
+        inner
+            .changed
+            .wait_until(|| is_done() || inner.is_ending())
+            .await;
+        if is_done() {
+            return Ok(());
+        }
+        Err(self.failure().unwrap_or(EngineError::Closed))
+    }
+}
+
+/// Starts the task that flushes memtables as they are closed, the oldest first.
+pub(super) fn start<E: Env>(inner: &Rc<Inner<E>>) {
+    space::spawn(inner, TaskClass::Flush, |inner| async move {
+        loop {
+            let has_work =
+                || inner.flush_wanted.get() || !inner.memtables.borrow().immutable.is_empty();
+            inner
+                .changed
+                .wait_until(|| inner.is_ending() || has_work())
+                .await;
+            if inner.is_ending() {
+                return;
+            }
+            if inner.flush_wanted.replace(false) {
+                inner.rotate();
+            }
+            let oldest = inner.memtables.borrow().immutable.last().cloned();
+            let Some(oldest) = oldest else { continue };
+            match flush(&inner, &oldest).await {
+                Ok(()) => inner.tell_flushed(),
+                Err(e) => {
+                    if !inner.after_failure(e).await {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+}
+
+async fn flush<E: Env>(inner: &Rc<Inner<E>>, memtable: &Rc<Immutable>) -> Result<()> {
+    let applied = match planted::is(Bug::FlushedTooMuch) {
+        true => inner.applied.borrow().clone(),
+        false => memtable.applied.clone(),
+    };
+    let table_bytes = inner.options.table_bytes;
+    let part = inner.memtable_limit.get() / TABLES_PER_FLUSH;
+    let place = Place {
+        level: 0,
+        run: inner.next_run.get(),
+        is_deepest: false,
+        table_bytes: part.clamp(table_bytes / 4, table_bytes),
+        waits: false,
+    };
+    inner.next_run.set(place.run + 1);
+    let range_deletes = Rc::new(memtable.table.borrow().range_deletes().clone());
+    let mut output = Output::new(inner, place, inner.l0_cuts(), Rc::clone(&range_deletes));
+    let merge = Merge::new(vec![Source::memtable(&memtable.table)], false);
+    let rows = Rows::for_flush(inner, range_deletes);
+    let added = match merge_into(inner, merge, &mut output, rows).await {
+        Ok(()) => output.finish().await,
+        Err(e) => Err(e),
+    };
+    let added = match added {
+        Ok(added) => added,
+        Err(e) => {
+            output.undo().await?;
+            return Err(e);
+        }
+    };
+    let flushed = applied.ahead_of(&inner.flushed.borrow());
+    let edit = Edit {
+        added: added.iter().map(|t| t.record.clone()).collect(),
+        flushed: flushed
+            .iter()
+            .map(|(partition, a)| FlushedRecord {
+                partition: *partition,
+                term: a.id.term,
+                index: a.id.index,
+                time_ms: a.time_ms,
+            })
+            .collect(),
+        ..Edit::default()
+    };
+    let bytes: u64 = added.iter().map(|t| t.record.bytes).sum();
+    let change = Change {
+        added,
+        removed: Vec::new(),
+        moved: Vec::new(),
+    };
+    let install = || {
+        let mut memtables = inner.memtables.borrow_mut();
+        memtables.immutable.retain(|i| !Rc::ptr_eq(i, memtable));
+        let mut all = inner.flushed.borrow_mut();
+        for (partition, applied) in &flushed {
+            all.set(*partition, *applied);
+        }
+    };
+    match inner.commit(&edit, change, install).await {
+        Ok(()) => {}
+        Err(e @ EngineError::NoSpace(_)) => {
+            output.undo().await?;
+            return Err(e);
+        }
+        // The edit may be durable all the same: its tables must stay.
+        Err(e) => return Err(e),
+    }
+    inner.space.set_written();
+    let mut stats = inner.stats.borrow_mut();
+    stats.flushes += 1;
+    stats.flush_bytes_written += bytes;
+    Ok(())
+}
+
+impl<E: Env> Inner<E> {
+    /// Where the tables of a flush are best cut: where those of the run before are, or else those of
+    /// the first level that has any.
+    fn l0_cuts(&self) -> Vec<Vec<u8>> {
+        let version = self.version();
+        let run = version.runs().find(|run| !run.tables.is_empty());
+        run.into_iter()
+            .flat_map(|run| &run.tables)
+            .map(|table| table.record.smallest.clone())
+            .collect()
+    }
+}

@@ -1,0 +1,261 @@
+//! Reading one row.
+//!
+//! From the newest structure to the oldest, the first cell of the row that the reader may see is the
+//! answer. A range delete met on the way covers everything in older structures, so that it ends the
+//! search as well; where the tree has none, nothing is spent on them.
+
+use crate::compaction::retain;
+use crate::env::Env;
+use crate::error::Result;
+use crate::memtable::Memtable;
+use crate::planted::{self, Bug};
+use crate::row::{Cell, ReadAt, RowMeta};
+use crate::table::CachedLookup;
+
+use super::{Inner, Tree};
+
+/// What memory knows of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup<R> {
+    /// It is there.
+    Found(R),
+    /// It is not there.
+    Absent,
+    /// A block that is not cached decides: ask [`Tree::get`].
+    NeedsDisk,
+}
+
+/// A row, owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// What it says of itself.
+    pub meta: RowMeta,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// The next older cell of a row.
+enum Met<R> {
+    /// A live one, shown.
+    Live(R),
+    /// It shows the row to be absent.
+    Dead,
+}
+
+/// Judges the newest cell of a row: `covering` is the highest range delete met so far.
+#[inline]
+fn judge<E: Env, R>(
+    cell: &Cell<'_>,
+    covering: u64,
+    time_ms: u64,
+    f: impl FnOnce(RowMeta, &[u8]) -> R,
+) -> Met<R> {
+    match cell {
+        Cell::Put { meta, value }
+            if meta.version >= covering && !Inner::<E>::is_expired(meta, time_ms) =>
+        {
+            Met::Live(f(*meta, value))
+        }
+        _ => Met::Dead,
+    }
+}
+
+#[inline]
+fn covering_in(memtable: &Memtable, row_key: &[u8], version: u64) -> u64 {
+    if memtable.range_deletes().is_empty() || planted::is(Bug::RangeDeleteIgnored) {
+        return 0;
+    }
+    memtable.max_range_delete_covering(row_key, version)
+}
+
+impl<E: Env> Tree<E> {
+    /// Reads a row if memory alone can tell, and shows it to `f`, which must not call back into the
+    /// tree. Waits for nothing and allocates nothing. `created_ms` is 0 where it is not known.
+    pub fn get_now<R>(
+        &self,
+        row_key: &[u8],
+        at: ReadAt,
+        f: impl FnOnce(RowMeta, &[u8]) -> R,
+    ) -> Lookup<R> {
+        let found = self
+            .inner
+            .get_now(row_key, at, |meta, value| f(retain::public(meta), value));
+        if !matches!(found, Lookup::NeedsDisk) {
+            self.inner.stats.borrow_mut().gets_cached += 1;
+        }
+        found
+    }
+
+    /// Reads a row. `created_ms` is 0 where it is not known without looking further.
+    ///
+    /// # Errors
+    /// `Corrupt` names the damaged table; the disk's error.
+    pub async fn get(&self, row_key: &[u8], at: ReadAt) -> Result<Option<Row>> {
+        let row = self.inner.get(row_key, at).await?;
+        Ok(row.map(|row| Row {
+            meta: retain::public(row.meta),
+            value: row.value,
+        }))
+    }
+
+    /// Reads what a row says of itself, with its exact creation.
+    ///
+    /// The creation of a row is that of its first version since it was last absent. Where a version
+    /// with an expiry was overwritten before it expired, and compaction has dropped it since, it is
+    /// that of the overwriting version.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub async fn stat(&self, row_key: &[u8], at: ReadAt) -> Result<Option<RowMeta>> {
+        let version = self.inner.version();
+        let memtables: Vec<_> = {
+            let memtables = self.inner.memtables.borrow();
+            memtables.all().cloned().collect()
+        };
+        let mut covering = 0;
+        let mut newest: Option<RowMeta> = None;
+        // One cell after the other, from structure to structure, until the creation is settled.
+        let mut meet = |cell: Option<&Cell<'_>>, covering: u64| match (&mut newest, cell) {
+            (_, None) => (covering > 0).then_some(()),
+            (None, Some(Cell::Put { meta, .. }))
+                if meta.version >= covering && !Inner::<E>::is_expired(meta, at.time_ms) =>
+            {
+                newest = Some(*meta);
+                (!retain::is_open(meta)).then_some(())
+            }
+            (None, Some(_)) => Some(()),
+            (Some(meta), Some(older)) => {
+                if older.version() < covering {
+                    return Some(());
+                }
+                retain::absorb(meta, older);
+                (!retain::is_open(meta)).then_some(())
+            }
+        };
+        let mut settled = None;
+        for table in &memtables {
+            let table = table.borrow();
+            covering = covering.max(covering_in(&table, row_key, at.version));
+            let mut below = Some(at.version);
+            while let (None, Some(v)) = (settled, below) {
+                let cell = table.get(row_key, v);
+                settled = meet(cell.as_ref(), covering);
+                below = cell.and_then(|cell| cell.version().checked_sub(1));
+            }
+            if settled.is_some() {
+                break;
+            }
+        }
+        if settled.is_none() {
+            'runs: for run in version.runs() {
+                let Some(table) = run.find(row_key) else {
+                    continue;
+                };
+                if table.record.range_deletes > 0 {
+                    let here = table.reader.range_deletes().covering(row_key, at.version);
+                    covering = covering.max(here);
+                }
+                let mut below = Some(at.version);
+                while let Some(v) = below {
+                    let found = table.reader.get(row_key, v).await?;
+                    let cell = found.as_ref().map(|found| found.cell());
+                    if cell.is_some() && meet(cell.as_ref(), covering).is_some() {
+                        break 'runs;
+                    }
+                    below = cell.and_then(|cell| cell.version().checked_sub(1));
+                }
+                if meet(None, covering).is_some() {
+                    break;
+                }
+            }
+        }
+        Ok(newest.map(|mut meta| {
+            retain::close(&mut meta);
+            meta
+        }))
+    }
+}
+
+impl<E: Env> Inner<E> {
+    pub(super) fn get_now<R>(
+        &self,
+        row_key: &[u8],
+        at: ReadAt,
+        f: impl FnOnce(RowMeta, &[u8]) -> R,
+    ) -> Lookup<R> {
+        let mut covering = 0;
+        {
+            let memtables = self.memtables.borrow();
+            for table in memtables.all() {
+                let table = table.borrow();
+                covering = covering.max(covering_in(&table, row_key, at.version));
+                if let Some(cell) = table.get(row_key, at.version) {
+                    return match judge::<E, R>(&cell, covering, at.time_ms, f) {
+                        Met::Live(r) => Lookup::Found(r),
+                        Met::Dead => Lookup::Absent,
+                    };
+                }
+                if covering > 0 {
+                    return Lookup::Absent;
+                }
+            }
+        }
+        let version = self.version.borrow();
+        for run in version.runs() {
+            let Some(table) = run.find(row_key) else {
+                continue;
+            };
+            if table.record.range_deletes > 0 && !planted::is(Bug::RangeDeleteIgnored) {
+                let here = table.reader.range_deletes().covering(row_key, at.version);
+                covering = covering.max(here);
+            }
+            match table.reader.get_cached(row_key, at.version) {
+                CachedLookup::Found(found) => {
+                    return match judge::<E, _>(&found.cell(), covering, at.time_ms, f) {
+                        Met::Live(r) => Lookup::Found(r),
+                        Met::Dead => Lookup::Absent,
+                    };
+                }
+                CachedLookup::NeedsDisk => return Lookup::NeedsDisk,
+                CachedLookup::Absent if covering > 0 => return Lookup::Absent,
+                CachedLookup::Absent => {}
+            }
+        }
+        Lookup::Absent
+    }
+
+    pub(super) async fn get(&self, row_key: &[u8], at: ReadAt) -> Result<Option<Row>> {
+        let own = |meta: RowMeta, value: &[u8]| Row {
+            meta,
+            value: value.to_vec(),
+        };
+        match self.get_now(row_key, at, own) {
+            Lookup::Found(row) => return Ok(Some(row)),
+            Lookup::Absent => return Ok(None),
+            Lookup::NeedsDisk => self.stats.borrow_mut().gets_from_disk += 1,
+        }
+        // The memtables had nothing, or the disk would not be needed; and no range delete, either.
+        let version = self.version();
+        let mut covering = 0;
+        for run in version.runs() {
+            let Some(table) = run.find(row_key) else {
+                continue;
+            };
+            if table.record.range_deletes > 0 && !planted::is(Bug::RangeDeleteIgnored) {
+                let here = table.reader.range_deletes().covering(row_key, at.version);
+                covering = covering.max(here);
+            }
+            match table.reader.get(row_key, at.version).await? {
+                Some(found) => {
+                    return match judge::<E, _>(&found.cell(), covering, at.time_ms, own) {
+                        Met::Live(row) => Ok(Some(row)),
+                        Met::Dead => Ok(None),
+                    };
+                }
+                None if covering > 0 => return Ok(None),
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+}

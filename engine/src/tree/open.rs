@@ -1,0 +1,120 @@
+//! Opening a tree: manifest, tables, and the removal of what neither knows.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::cache::BlockCache;
+use crate::compaction::bucket::Bucket;
+use crate::env::{Disk, Env};
+use crate::error::{EngineError, Result};
+use crate::manifest::Manifest;
+use crate::row::RowKeyBuf;
+use crate::table::{Table, TableContext};
+
+use super::memtables::Memtables;
+use super::partitions::Positions;
+use super::signal::{Gate, Signal};
+use super::version::{Change, Obsolete, TableFile, Version};
+use super::{Inner, Tables, TreeOptions, TreeStats, pressure, space};
+
+const SUFFIX: &str = ".table";
+
+/// The file of a table.
+pub(crate) fn table_path(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:010}{SUFFIX}"))
+}
+
+/// The number of a table, if `path` is named like one.
+#[must_use]
+pub fn table_id(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(SUFFIX)?.parse().ok()
+}
+
+/// Tables in one sorted run must have no row key in common.
+fn check_disjoint<E: Env>(version: &Tables<E>, dir: &Path) -> Result<()> {
+    for run in version.runs() {
+        for pair in run.tables.windows(2) {
+            if let [a, b] = pair
+                && a.record.overlaps(&b.record)
+            {
+                let what = format!("it overlaps table {}", b.record.id);
+                let path = table_path(dir, a.record.id);
+                return Err(EngineError::corrupt(&path, 0, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn open<E: Env>(env: E, dir: &Path, options: TreeOptions) -> Result<Rc<Inner<E>>> {
+    env.disk().create_dir_all(dir).await?;
+    space::clear(&env, dir).await?;
+    let manifest = Manifest::open(&env, dir, options.manifest_bytes).await?;
+    let state = manifest.state();
+    let mut id_max = state.tables.keys().last().copied().unwrap_or(0);
+    for path in env.disk().list(dir).await? {
+        let Some(id) = table_id(&path) else { continue };
+        id_max = id_max.max(id);
+        if !state.tables.contains_key(&id) {
+            env.disk().remove(&path).await?;
+        }
+    }
+    let cache = usize::try_from(options.memory_bytes).unwrap_or(usize::MAX);
+    let context = TableContext::new(env.clone(), Rc::new(BlockCache::new(cache)));
+    let obsolete = Obsolete::default();
+    let mut change = Change {
+        added: Vec::new(),
+        removed: Vec::new(),
+        moved: Vec::new(),
+    };
+    let mut run_max = 0;
+    for record in state.tables.values() {
+        let path = table_path(dir, record.id);
+        let expected = Some((record.bytes, record.footer_checksum));
+        let reader = Rc::new(Table::open(&context, &path, record.id, expected).await?);
+        run_max = run_max.max(record.run);
+        let table = TableFile::new(record.clone(), reader, &obsolete);
+        change.added.push(Rc::new(table));
+        env.yield_if_needed().await;
+    }
+    let version = Version::empty().changed(&change);
+    check_disjoint::<E>(&version, dir)?;
+    let flushed = Positions::from_map(&state.flushed);
+    let bucket = Bucket::new(&env, options.background_bytes_per_s);
+    let inner = Inner {
+        dir: dir.to_path_buf(),
+        budget: Cell::new(options.memory_bytes),
+        memtable_limit: Cell::new(0),
+        options,
+        context,
+        memtables: RefCell::new(Memtables::default()),
+        version: RefCell::new(Rc::new(version)),
+        applied: RefCell::new(flushed.clone()),
+        flushed: RefCell::new(flushed),
+        snapshots: Rc::default(),
+        manifest: RefCell::new(Some(manifest)),
+        gate: Rc::<Gate>::default(),
+        next_table: Cell::new(id_max + 1),
+        next_run: Cell::new(run_max + 1),
+        obsolete,
+        bucket,
+        debt: Cell::default(),
+        space: space::Space::default(),
+        failure: RefCell::default(),
+        flush_wanted: Cell::new(false),
+        changed: Signal::default(),
+        closing: Cell::new(false),
+        tasks: Cell::new(0),
+        stats: RefCell::new(TreeStats::default()),
+        on_flushed: RefCell::default(),
+        scratch: RefCell::new(RowKeyBuf::new()),
+        env,
+    };
+    inner.share_memory();
+    inner
+        .debt
+        .set(pressure::of_levels(&inner.version(), &inner.shape()));
+    Ok(Rc::new(inner))
+}
