@@ -73,25 +73,16 @@ impl<E: Env> Log<E> {
                     state.closing || state.failed.is_some()
                 };
                 let result = create(env, dir, number, bytes, stop).await;
-                let mut state = self.inner.state.borrow_mut();
                 match result {
-                    Ok(slot) => {
-                        state.growth = Growth::Fine;
-                        state.stats.filled_bytes += slot.bytes;
-                        if state.next.is_none() && slot.bytes >= state.next_bytes_min {
-                            state.next = Some(slot);
-                        } else {
-                            state.free.push(slot);
-                        }
-                    }
+                    Ok(slot) => self.inner.state.borrow_mut().add_file(slot),
                     Err(error) if error.kind == DiskErrorKind::NoSpace => {
-                        state.growth = Growth::NoSpace;
-                        drop(state);
+                        self.inner.state.borrow_mut().growth = Growth::NoSpace;
                         let path = State::<File<E>>::slot_path(dir, number);
                         let _removed = env.disk().remove(&path).await;
                         env.sleep(NO_SPACE_PAUSE).await;
                     }
                     Err(error) => {
+                        let mut state = self.inner.state.borrow_mut();
                         state.failed.get_or_insert(EngineError::Disk(error));
                     }
                 }
@@ -101,6 +92,17 @@ impl<E: Env> Log<E> {
 }
 
 impl<F> State<F> {
+    /// Takes in a file that was made.
+    fn add_file(&mut self, slot: Slot<F>) {
+        self.growth = Growth::Fine;
+        self.stats.filled_bytes += slot.bytes;
+        if self.next.is_none() && slot.bytes >= self.next_bytes_min {
+            self.next = Some(slot);
+        } else {
+            self.free.push(slot);
+        }
+    }
+
     /// Goes on in a file that is free, if one will do.
     fn take_free(&mut self) {
         if self.next.is_some() {

@@ -509,10 +509,9 @@ impl<F> State<F> {
             let (Some(_), Some(second)) = (self.chain.front(), self.chain.get(1)) else {
                 return;
             };
-            if second.sequence > self.durable || !chain::met(&second.needs, flushed) {
-                if !planted::is(Bug::RecycledTooEarly) {
-                    return;
-                }
+            let free = second.sequence <= self.durable && chain::met(&second.needs, flushed);
+            if !free && !planted::is(Bug::RecycledTooEarly) {
+                return;
             }
             for need in &second.needs {
                 let upto = if need.index == need.last.index {

@@ -207,7 +207,7 @@ impl SegmentHeader {
         let fits = (SEGMENT_HEADER_BYTES..=HEADER_AREA_BYTES_MAX).contains(&used)
             && header.area_bytes() as u64 <= header.segment_bytes
             && header.segment_bytes <= u64::from(u32::MAX)
-            && header.segment_bytes % SECTOR as u64 == 0
+            && header.segment_bytes.is_multiple_of(SECTOR as u64)
             && header.epoch > header.prev_epoch;
         fits.then_some(header)
     }

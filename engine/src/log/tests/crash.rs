@@ -61,16 +61,16 @@ async fn life(env: SimEnv, known: Known, options: LogOptions, records: u64) {
             assert!(before.is_none_or(|before| before < index));
         }
         // Flush now and then, or when the log asks for it.
-        if log.needs_flush() || rng.next_u64() % 40 == 0 {
+        if log.needs_flush() || rng.one_in(40) {
             for (partition, index) in &*known.acked.borrow() {
                 known.tables.flush(*partition, *index);
             }
             log.recycle(&known.tables.flushed());
         }
-        if rng.next_u64() % 3 == 0 {
+        if rng.one_in(3) {
             progress(&log, &env).await;
         }
-        if rng.next_u64() % 50 == 0 {
+        if rng.one_in(50) {
             env.sleep(Duration::from_millis(20)).await;
         }
     }
@@ -106,7 +106,7 @@ fn crash_run(seed: u64) -> (SimWorld, Known, u64) {
             Err(Stop::Crashed) => {}
             Err(stop) => panic!("seed {seed}: {stop}"),
         }
-        if rng.next_u64() % 4 == 0 {
+        if rng.one_in(4) {
             world.kill();
         } else {
             world.crash();

@@ -112,10 +112,6 @@ impl Tables {
             self.0.borrow_mut().insert(partition, id);
         }
     }
-
-    pub(super) fn index(&self, partition: PartitionId) -> u64 {
-        self.flushed()(partition).index
-    }
 }
 
 /// A log opened again: what was replayed is checked and listed by partition.
