@@ -75,7 +75,7 @@ async fn all_addresses_are_tried() {
 
 #[tokio::test]
 async fn a_write_waits_for_a_server_that_comes_back() {
-    let server = Fake::start(Settings::default(), |seen| seen.reply(written())).await;
+    let server = Fake::start_at(own_address(), one_core(), |seen| seen.reply(written())).await;
     let client = server
         .client()
         .deadline(Duration::from_secs(60))

@@ -31,7 +31,7 @@ fn error(code: ErrorCode) -> Vec<u8> {
 #[tokio::test]
 async fn a_server_of_another_version_is_a_protocol_error() {
     let mut other_frame = encoded(1, &Settings::default().welcome(0));
-    other_frame[4] = 2;
+    other_frame[8] = 2;
     let mut other_version = Settings::default().welcome(0);
     if let Response::Welcome { version, .. } = &mut other_version {
         *version = 2;

@@ -36,7 +36,7 @@ fn a_ping_is_these_bytes() {
     Request::Ping.encode(7, 5000, &mut out).unwrap();
     assert_eq!(
         hex(&out),
-        "18000000010200000700000000000000881300000a983206"
+        "1800000020acfa2301020000881300000700000000000000"
     );
     let view = whole(&out);
     assert_eq!((view.request_id, view.deadline_ms), (7, 5000));
@@ -89,7 +89,7 @@ fn peek_believes_no_length_beyond_the_limit() {
         frame::peek(&frame, 100),
         Err(WireError::TooShort { length: 23 })
     );
-    frame[4] = 2;
+    frame[8] = 2;
     assert_eq!(
         frame::peek(&frame, 100),
         Err(WireError::Version { found: 2 })
