@@ -10,7 +10,8 @@
 //!    Else it is the torn tail: nobody was told that it was there, and it is cut off, with
 //!    everything after it.
 //!
-//! A segment's header may be what is missing: groups of a higher epoch than any header's, in a file
+//! Two headers are never in flight together, so a header that is there means that those before it
+//! were. The newest segment's header may be what is missing: groups of a higher epoch than any header's, in a file
 //! that is not part of the log, are looked for as well.
 
 use std::collections::VecDeque;
