@@ -69,6 +69,11 @@ impl NameChange {
     }
 }
 
+/// The parent of a relative path is empty; `.` means the same.
+fn without_dot(dir: &Path) -> &Path {
+    dir.strip_prefix(".").unwrap_or(dir)
+}
+
 #[derive(Default)]
 pub(super) struct Names {
     view: BTreeMap<PathBuf, Node>,
@@ -97,6 +102,7 @@ impl Names {
 
     /// The entries of one directory, sorted.
     pub(super) fn list(&self, dir: &Path) -> Vec<PathBuf> {
+        let dir = without_dot(dir);
         let inside = |path: &&PathBuf| path.parent() == Some(dir);
         self.view.keys().filter(inside).cloned().collect()
     }
@@ -110,6 +116,7 @@ impl Names {
     }
 
     pub(super) fn sync_dir(&mut self, dir: &Path, stamp: u64) {
+        let dir = without_dot(dir);
         let durable = &mut self.durable;
         self.unsynced.retain(|(at, change)| {
             let covered = *at <= stamp && change.dir() == dir;
