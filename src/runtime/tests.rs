@@ -1,0 +1,1 @@
+//! Cores with real rings, files and sockets.
