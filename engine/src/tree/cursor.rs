@@ -38,6 +38,8 @@ pub struct Cursor<E: Env> {
     state: State,
     row_key: Vec<u8>,
     value: Vec<u8>,
+    /// Set while the cursor stands on a row.
+    row: Option<RowMeta>,
     /// Tombstones stepped over since the last row.
     skipped: u64,
     checks: u32,
@@ -132,6 +134,7 @@ impl<E: Env> Tree<E> {
             state: State::New,
             row_key: Vec::new(),
             value: Vec::new(),
+            row: None,
             skipped: 0,
             checks: 0,
         }
@@ -168,13 +171,14 @@ impl<E: Env> Cursor<E> {
     /// `Deadline`; `Corrupt` names the damaged table; the disk's error. After an error the cursor
     /// is at its end.
     pub async fn next(&mut self) -> Result<Option<(&[u8], RowMeta, &[u8])>> {
+        self.row = None;
         let found = self.advance().await;
         self.note_skipped();
         match found {
             Ok(Some(meta)) => {
                 self.inner.stats.borrow_mut().rows_scanned += 1;
-                let meta = retain::public(meta);
-                Ok(Some((&self.row_key, meta, &self.value)))
+                self.row = Some(retain::public(meta));
+                Ok(self.current())
             }
             Ok(None) => {
                 self.state = State::Ended;
@@ -185,6 +189,14 @@ impl<E: Env> Cursor<E> {
                 Err(e)
             }
         }
+    }
+
+    /// The row that [`Cursor::next`] returned last, for merging several cursors. `None` before the
+    /// first and after the last.
+    #[must_use]
+    pub fn current(&self) -> Option<(&[u8], RowMeta, &[u8])> {
+        self.row
+            .map(|meta| (self.row_key.as_slice(), meta, self.value.as_slice()))
     }
 
     async fn advance(&mut self) -> Result<Option<RowMeta>> {

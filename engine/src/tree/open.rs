@@ -50,6 +50,9 @@ fn check_disjoint<E: Env>(version: &Tables<E>, dir: &Path) -> Result<()> {
 
 pub(super) async fn open<E: Env>(env: E, dir: &Path, options: TreeOptions) -> Result<Rc<Inner<E>>> {
     env.disk().create_dir_all(dir).await?;
+    if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+        env.disk().sync_dir(parent).await?;
+    }
     space::clear(&env, dir).await?;
     let manifest = Manifest::open(&env, dir, options.manifest_bytes).await?;
     let state = manifest.state();

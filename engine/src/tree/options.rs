@@ -79,8 +79,8 @@ impl TreeOptions {
     #[must_use]
     pub fn tiny() -> Self {
         Self {
-            memory_bytes: 256 << 10,
-            memtable_percent: 30,
+            memory_bytes: 512 << 10,
+            memtable_percent: 40,
             memtable_bytes: 16 << 10,
             table_bytes: 8 << 10,
             block_bytes: 512,

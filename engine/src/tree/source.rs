@@ -18,7 +18,7 @@ pub(crate) enum Source<E: Env> {
         table: SharedMemtable,
         cursor: MemCursor,
     },
-    Run(RunSource<E>),
+    Run(Box<RunSource<E>>),
 }
 
 /// A place in one sorted run: in one of its tables, or nowhere.
@@ -124,12 +124,12 @@ impl<E: Env> Source<E> {
 
     /// Of sorted tables without a row key in common.
     pub(crate) fn run(tables: Vec<TableRef<E>>, mode: ReadMode) -> Self {
-        Self::Run(RunSource {
+        Self::Run(Box::new(RunSource {
             tables,
             at: 0,
             cursor: None,
             mode,
-        })
+        }))
     }
 
     async fn seek(&mut self, row_key: &[u8]) -> Result<()> {
