@@ -56,7 +56,7 @@ Examples:
   On another address:
     ringbolt bench verify --ledger acked --addr 127.0.0.1:7500";
 
-/// Put load on a server; measure latency and throughput; check what it keeps.
+/// Puts load on a server, measures it, and checks what the server keeps.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -89,7 +89,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Read back everything that a ledger says was acknowledged.
+    /// Reads back everything that a ledger says was acknowledged.
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
 }

@@ -15,12 +15,14 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 /// A command that went through, and what it found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Answer {
     /// Done: exit code 0.
     Yes,
     /// Not found, or the condition did not hold: exit code 1.
     No,
+    /// It has told all, and ends with this exit code.
+    Ended(ExitCode),
 }
 
 impl From<Answer> for ExitCode {
@@ -28,6 +30,7 @@ impl From<Answer> for ExitCode {
         match answer {
             Answer::Yes => Self::SUCCESS,
             Answer::No => Self::from(1),
+            Answer::Ended(code) => code,
         }
     }
 }

@@ -13,6 +13,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod args;
 mod batch;
+mod bench;
 mod check;
 mod completions;
 mod config;
@@ -21,7 +22,9 @@ mod failure;
 mod get;
 mod incr;
 mod input;
+mod inspect;
 mod keyspace;
+mod offline;
 mod output;
 mod put;
 mod remote;
@@ -31,7 +34,7 @@ mod stat;
 mod stats;
 mod touch;
 
-use failure::{Failure, FailureKind, Outcome};
+use failure::{Answer, Failure, FailureKind, Outcome};
 use output::{Format, Out};
 
 const EXAMPLES: &str = "\
@@ -79,8 +82,10 @@ enum Command {
     Scan(scan::Args),
     Batch(batch::Args),
     Keyspace(keyspace::Args),
+    Bench(Box<bench::Args>),
     Stats(stats::Args),
     Check(check::Args),
+    Inspect(inspect::Args),
     Config(config::Args),
     Completions(completions::Args),
 }
@@ -154,8 +159,10 @@ impl Command {
             Self::Scan(args) => (args.client.format, args.run(out)),
             Self::Batch(args) => (args.client.format, args.run(out)),
             Self::Keyspace(args) => (args.format(), args.run(out)),
+            Self::Bench(args) => (Format::Text, Ok(Answer::Ended(bench::run(*args)))),
             Self::Stats(args) => (args.client.format, args.run(out)),
             Self::Check(args) => (args.format, args.run(out)),
+            Self::Inspect(args) => (args.format(), args.run(out)),
             Self::Config(args) => (Format::Text, args.run(out)),
             Self::Completions(args) => (Format::Text, args.run(out)),
         }

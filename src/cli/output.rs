@@ -1,6 +1,6 @@
 //! What commands write to standard output, as text and as JSON.
 
-use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -18,9 +18,9 @@ pub enum Format {
     Json,
 }
 
-/// Standard output, buffered. Commands flush it before they end.
+/// Where commands write what they found: standard output, buffered. Flushed at the end.
 pub struct Out {
-    to: BufWriter<StdoutLock<'static>>,
+    to: BufWriter<Box<dyn Write>>,
     /// Whether a person looks at it.
     pub terminal: bool,
 }
@@ -31,8 +31,14 @@ impl Out {
     pub fn stdout() -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
+        Self::new(stdout, terminal)
+    }
+
+    /// Writes elsewhere.
+    #[must_use]
+    pub fn new(to: impl Write + 'static, terminal: bool) -> Self {
         Self {
-            to: BufWriter::with_capacity(64 << 10, stdout.lock()),
+            to: BufWriter::with_capacity(64 << 10, Box::new(to)),
             terminal,
         }
     }

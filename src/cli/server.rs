@@ -46,6 +46,9 @@ impl Args {
                  only trusted clients reach this address"
             );
         }
+        if let Err(error) = node::preflight::host::raise_file_limit() {
+            tracing::warn!(%error, "the limit on open files could not be raised");
+        }
         match node::run(settings) {
             Ok(()) => Ok(Answer::Yes),
             Err(error) => Err(Failure::usage(error)),

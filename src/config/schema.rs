@@ -272,8 +272,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "log.retained_bytes",
         kind: bytes(0, 16 * TIB),
-        default: "256MiB",
-        doc: "Log that each core keeps after it has been flushed to tables, at most.",
+        default: "0B",
+        doc: "Log that each core keeps although all of it is in tables, at most: in whole segments.",
     },
     Setting {
         key: "log.writes_inflight_max",

@@ -101,6 +101,7 @@ fn commands(line: &str) -> Vec<Vec<String>> {
     let line = line
         .replace("\"$token\"", "0:1:7")
         .replace("\"$version\"", "7")
+        .replace("$(pidof redis-server)", "1")
         .replace("$(", " ; ")
         .replace([')', '&'], " ; ")
         .replace("<<'END'", " ; ");

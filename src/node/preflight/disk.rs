@@ -6,14 +6,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ringbolt_engine::env::{AlignedBuf, SECTOR};
 
 use super::{Check, Verdict};
-use crate::config::{Settings, about_bytes};
+use crate::config::{Durability, Settings, about_bytes};
+use crate::runtime::probe::{self, DurabilityReport};
 
 /// Log space that a first start needs at once, in segments a core.
 const SEGMENTS_AT_START: u64 = 2;
+
+/// How long each way to make a write durable is measured.
+const PROBE_BUDGET: Duration = Duration::from_millis(200);
 
 /// All checks of the disk.
 pub(super) fn checks(settings: &Settings) -> Vec<Check> {
@@ -33,6 +38,50 @@ pub(super) fn existing(data: &Path) -> PathBuf {
         .find(|path| path.is_dir())
         .unwrap_or(Path::new("/"))
         .to_path_buf()
+}
+
+/// How fast a durable write is, in both ways to make one, and which the folder uses.
+pub(super) fn durability(settings: &Settings) -> Check {
+    let required = "a 4KiB write that survives a power cut";
+    let check = Check::passed("durability", required, String::new());
+    match probe::durability(&existing(&settings.data), PROBE_BUDGET) {
+        Ok(report) => Check {
+            current: show_durability(&report, chosen_mode(settings).as_deref()),
+            ..check
+        },
+        Err(error) => Check {
+            current: error.detail,
+            ..check
+        }
+        .but(
+            Verdict::Failed,
+            "give a folder on a local disk that can be written to with --data",
+        ),
+    }
+}
+
+fn show_durability(report: &DurabilityReport, recorded: Option<&str>) -> String {
+    let measured = format!(
+        "O_DSYNC {} µs, write+fdatasync {} µs (medians)",
+        report.dsync_p50.as_micros(),
+        report.datasync_p50.as_micros()
+    );
+    match recorded {
+        Some(mode) => format!("{measured}; this folder uses {mode}"),
+        None => format!("{measured}; a new folder will use {}", report.mode),
+    }
+}
+
+/// The mode that the settings ask for, or else the one recorded at the folder's first start.
+fn chosen_mode(settings: &Settings) -> Option<String> {
+    match settings.log.durability {
+        Durability::Dsync => return Some(probe::Durability::Dsync.name().into()),
+        Durability::Fdatasync => return Some(probe::Durability::WriteDatasync.name().into()),
+        Durability::Auto => {}
+    }
+    let text = fs::read_to_string(settings.data.join("FORMAT")).ok()?;
+    let table: toml::Table = text.parse().ok()?;
+    Some(table.get("durability")?.as_str()?.to_string())
 }
 
 fn file_system(folder: &Path) -> Check {
@@ -170,7 +219,7 @@ impl Probe {
 }
 
 fn free_space(settings: &Settings, folder: &Path) -> Check {
-    let free = rustix::fs::statvfs(folder).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let free = probe::free_bytes(folder);
     // An existing folder has its log already.
     let first_start = !settings.data.join("FORMAT").exists();
     judge_free_space(settings, first_start, free.ok())
@@ -205,6 +254,7 @@ fn judge_free_space(settings: &Settings, first_start: bool, free: Option<u64>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::preflight::tests::settings;
 
     const MOUNTS: &str = "\
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
@@ -239,6 +289,26 @@ mod tests {
                 "{kind:?}"
             );
         }
+    }
+
+    #[test]
+    fn free_space_is_for_the_log_and_the_reserve() {
+        let settings = settings();
+        let judge = |first_start, mib: u64| {
+            judge_free_space(&settings, first_start, Some(mib << 20)).verdict
+        };
+        assert_eq!(judge(true, 513), Verdict::Passed);
+        assert_eq!(judge(true, 512), Verdict::Failed);
+        assert_eq!(judge(false, 257), Verdict::Passed);
+        assert_eq!(
+            judge(false, 256),
+            Verdict::Warning,
+            "it starts, and refuses puts"
+        );
+        assert_eq!(
+            judge_free_space(&settings, true, None).verdict,
+            Verdict::Warning
+        );
     }
 
     #[test]

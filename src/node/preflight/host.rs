@@ -4,6 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{Check, Verdict};
 use crate::config::{Machine, Settings, about_bytes, show_cpus};
+use crate::runtime::probe::{self, MemoryLock};
 
 /// The oldest kernel that has what the hot ring needs.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -35,37 +36,40 @@ fn judge_kernel(release: &str) -> Check {
 
 /// Whether this process may use io_uring.
 pub(super) fn io_uring() -> Check {
-    // As many entries as a hot ring has.
-    judge_io_uring(io_uring::IoUring::new(256).map(drop))
+    let check = Check::passed("io_uring", "this process may use it", "it may");
+    match probe::io_uring() {
+        Ok(()) => check,
+        Err(unavailable) => Check {
+            current: unavailable.reason,
+            ..check
+        }
+        .but(Verdict::Failed, unavailable.remedy),
+    }
 }
 
-fn judge_io_uring(made: std::io::Result<()>) -> Check {
-    let check = Check::passed("io_uring", "this process may use it", "it may");
-    let Err(error) = made else {
-        return check;
-    };
-    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
-        .is_ok_and(|text| text.trim() != "0");
-    let remedy = match error.kind() {
-        std::io::ErrorKind::Unsupported => {
-            "upgrade the kernel, or run outside the sandbox that \
-            hides io_uring"
-        }
-        std::io::ErrorKind::OutOfMemory => {
-            "raise the limit on locked memory (ulimit -l), or \
-            wait a second after a server was stopped"
-        }
-        _ if disabled => "sysctl kernel.io_uring_disabled=0",
-        _ => {
-            "in a container, run it with a seccomp profile that allows io_uring_setup, \
-            io_uring_enter and io_uring_register (docker run --security-opt seccomp=unconfined)"
-        }
-    };
-    Check {
-        current: format!("it is refused: {error}"),
-        ..check
+/// Memory that the cores' rings lock.
+pub(super) fn locked_memory(settings: &Settings) -> Check {
+    judge_locked_memory(probe::memory_lock(usize::from(settings.cores)))
+}
+
+fn judge_locked_memory(lock: MemoryLock) -> Check {
+    let check = Check::passed(
+        "locked memory",
+        about_bytes(lock.needed),
+        match lock.limit {
+            u64::MAX => "unlimited".to_string(),
+            limit => about_bytes(limit),
+        },
+    );
+    let remedy = "ulimit -l unlimited, or LimitMEMLOCK=infinity in the systemd unit";
+    if !lock.is_enough() {
+        check.but(Verdict::Failed, format!("raise the limit: {remedy}"))
+    } else if lock.limit < lock.needed.saturating_mul(2) {
+        let why = "a restart needs twice as much for a moment";
+        check.but(Verdict::Warning, format!("{why}: {remedy}"))
+    } else {
+        check
     }
-    .but(Verdict::Failed, remedy)
 }
 
 /// Open files: the limit is raised to the hard one at start, so that the hard one counts.
@@ -172,21 +176,7 @@ pub(super) fn cpus(settings: &Settings, machine: &Machine) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Inputs, load};
-
-    fn settings() -> Settings {
-        let machine = Machine {
-            cpus: vec![0, 1],
-            memory: 8 << 30,
-        };
-        let inputs = Inputs {
-            file: None,
-            environment: Vec::new(),
-            flags: Vec::new(),
-            machine,
-        };
-        load(&inputs).unwrap().settings
-    }
+    use crate::node::preflight::tests::settings;
 
     #[test]
     fn kernels() {
@@ -215,6 +205,21 @@ mod tests {
             "{few}"
         );
         assert_eq!(judge_files(&settings, Some(1024)).verdict, Verdict::Failed);
+    }
+
+    #[test]
+    fn locked_memory_has_room_for_a_restart() {
+        let with = |limit| {
+            let lock = MemoryLock {
+                limit,
+                needed: 1000,
+            };
+            judge_locked_memory(lock).verdict
+        };
+        assert_eq!(with(u64::MAX), Verdict::Passed);
+        assert_eq!(with(2000), Verdict::Passed);
+        assert_eq!(with(1999), Verdict::Warning);
+        assert_eq!(with(999), Verdict::Failed);
     }
 
     #[test]

@@ -89,6 +89,7 @@ pub fn run(settings: &Settings) -> Vec<Check> {
     let mut checks = vec![
         host::kernel(),
         host::io_uring(),
+        host::locked_memory(settings),
         host::files(settings),
         host::memory(settings, &machine),
         host::cpus(settings, &machine),
@@ -97,14 +98,49 @@ pub fn run(settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// All checks, with those that take a moment.
+/// All checks, with the measurement of the disk, which takes less than a second.
 #[must_use]
 pub fn run_all(settings: &Settings) -> Vec<Check> {
-    run(settings)
+    let mut checks = run(settings);
+    checks.push(disk::durability(settings));
+    checks
 }
 
 /// The first check that keeps the node from starting.
 #[must_use]
 pub fn failed(checks: &[Check]) -> Option<&Check> {
     checks.iter().find(|check| check.verdict == Verdict::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Inputs, load};
+
+    /// The defaults on a machine with two CPUs and 8 GiB.
+    pub(super) fn settings() -> Settings {
+        let inputs = Inputs {
+            file: None,
+            environment: Vec::new(),
+            flags: Vec::new(),
+            machine: Machine {
+                cpus: vec![0, 1],
+                memory: 8 << 30,
+            },
+        };
+        load(&inputs).unwrap().settings
+    }
+
+    #[test]
+    fn the_first_that_failed_is_told_with_its_remedy() {
+        let check = Check::passed("colour", "blue", "red");
+        let failed_one = check.clone().but(Verdict::Failed, "paint it");
+        let warned = check.clone().but(Verdict::Warning, "look again");
+        assert_eq!(failed(&[check.clone(), warned]), None);
+        assert_eq!(failed(&[check, failed_one.clone()]), Some(&failed_one));
+        assert_eq!(
+            failed_one.to_string(),
+            "colour: blue is required, but there is red; paint it"
+        );
+    }
 }
