@@ -376,14 +376,14 @@ impl<F> State<F> {
         }
         let waiting = |group: &Group<F>| matches!(group.stage, Stage::Queued | Stage::Open);
         let place = self.groups.iter().position(waiting)?;
-        if self.in_flight >= self.options.writes_in_flight {
+        let sequence = self.first + place as u64;
+        if self.in_flight >= self.options.writes_in_flight || !self.may_begin_segment(sequence) {
             self.submit_wanted = true;
             return None;
         }
         if self.groups[place].stage == Stage::Open {
             self.close_open();
         }
-        let sequence = self.first + place as u64;
         let durable = self.durable;
         let group = &mut self.groups[place];
         let bytes = group.end.next_multiple_of(SECTOR);
@@ -415,6 +415,16 @@ impl<F> State<F> {
             offset: group.offset,
             buf: group.buf.share(bytes),
         })
+    }
+
+    /// Whether the write of this number is no segment's header, or the header before it is durable:
+    /// two are never in flight together, so that none can survive a crash without the one before.
+    fn may_begin_segment(&self, sequence: u64) -> bool {
+        let newest_first = self.chain.iter().rev();
+        let mut before = newest_first
+            .map(|segment| segment.sequence)
+            .skip_while(|header| *header > sequence);
+        before.next() != Some(sequence) || before.next().is_none_or(|header| header <= self.durable)
     }
 
     /// Takes in the end of a write.

@@ -40,7 +40,8 @@ async fn life(env: SimEnv, known: Known, options: LogOptions, records: u64) {
     let mut rng = Rng::new(env.random());
     let mut done = 0;
     while done < records {
-        for _ in 0..1 + rng.next_u64() % 6 {
+        let burst = if rng.one_in(10) { 150 } else { 6 };
+        for _ in 0..1 + rng.below(burst) {
             let partition = (rng.next_u64() % 5) as PartitionId * 3;
             let last = next.entry(partition).or_default();
             match append(&log, partition, *last + 1) {
@@ -96,6 +97,13 @@ fn crash_run(seed: u64) -> (SimWorld, Known, u64) {
         let mut options = small();
         options.writes_in_flight = 1 + (rng.next_u64() % 4) as usize;
         options.segments_retained = (rng.next_u64() % 2) as usize;
+        if seed.is_multiple_of(3) {
+            // One group fills a segment: several headers are due at once.
+            options.segment_bytes = 64 << 10;
+            options.group_bytes = 48 << 10;
+            options.buffer_bytes_max = 400 << 10;
+            options.segments_max = 12;
+        }
         let life_known = known.clone();
         let result = world.run(|env| async move {
             env.crash_after_steps(steps);
