@@ -2,9 +2,12 @@
 //!
 //! A request owns its buffer and shares its descriptor until the kernel is done with them, so
 //! neither can go while the device still works on them. Reads and writes that the kernel cuts short
-//! are resumed here. A write with `datasync` is a write and an `fdatasync` linked behind it: the
-//! request is finished when both are, and a short write breaks the link, in which case the rest of
-//! the write and the sync are sent again.
+//! are resumed here.
+//!
+//! A write with `datasync` is a write and an `fdatasync` linked behind it, of which exactly one
+//! completes: a write that succeeds whole is silent (`CQE_SKIP_SUCCESS`), so the sync speaks for
+//! both; a write that fails or is short breaks the link, speaks for itself, and silences the sync.
+//! Then the rest of the write and the sync are sent again. So a durable write wakes the core once.
 
 use std::any::Any;
 use std::ffi::CString;
@@ -21,8 +24,9 @@ use crate::token::{Op, encode, next_generation};
 ///
 /// # Safety
 ///
-/// `addr()` is valid for reads and writes of `len()` initialised bytes until the value is dropped,
-/// stays the same when the value is moved, and nobody else touches the bytes meanwhile.
+/// `addr()` is valid for reads of `len()` initialised bytes until the value is dropped, stays the
+/// same when the value is moved, and nobody writes the bytes meanwhile. A buffer given to
+/// [`FileOp::Read`] is also valid for writes, and nobody else reads it meanwhile.
 pub unsafe trait FileBuf: Any {
     /// The first byte.
     fn addr(&mut self) -> *mut u8;
@@ -143,11 +147,9 @@ struct State {
     op: FileOp,
     /// Bytes read or written so far.
     done: usize,
-    /// Completions that the kernel owes for this request.
-    owed: u8,
     /// The first error.
     errno: i32,
-    /// A short write: the sync behind it was called off, and both go again.
+    /// The kernel did a part, or was interrupted: the rest goes again.
     again: bool,
     opened: Option<OwnedFd>,
 }
@@ -186,7 +188,6 @@ impl Ring {
             token,
             op,
             done: 0,
-            owed: 0,
             errno: 0,
             again: false,
             opened: None,
@@ -226,7 +227,6 @@ impl Ring {
             return;
         };
         state.again = false;
-        state.owed = 1;
         let done = state.done;
         let sqe = match &mut state.op {
             FileOp::Read {
@@ -258,8 +258,8 @@ impl Ring {
                         .flags(types::FsyncFlags::DATASYNC)
                         .build()
                         .user_data(sync_data);
-                    state.owed = 2;
-                    self.push_pair(write.flags(squeue::Flags::IO_LINK), sync);
+                    let quiet = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+                    self.push_pair(write.flags(quiet), sync);
                     return;
                 }
                 write
@@ -290,7 +290,7 @@ impl Ring {
         self.push(sqe.user_data(user_data));
     }
 
-    /// A completion of a request: of its only or first operation, or of the sync behind a write.
+    /// The completion of a request: of its operation, or of the sync behind a write.
     pub(crate) fn on_file(
         &mut self,
         slot: u32,
@@ -307,11 +307,7 @@ impl Ring {
             self.stats.strays += 1;
             return None;
         };
-        state.owed -= 1;
         state.take(is_sync, result);
-        if state.owed > 0 {
-            return None;
-        }
         if state.again && state.errno == 0 {
             self.start_file(slot);
             return None;
@@ -340,13 +336,16 @@ impl State {
     /// Books one completion.
     fn take(&mut self, is_sync: bool, result: i32) {
         if is_sync {
-            // Called off because the write before it was short or failed: not an error of its own.
-            if result < 0 && !(result == -libc::ECANCELED && (self.again || self.errno != 0)) {
-                self.fail(-result);
+            match (&self.op, result) {
+                // Of whatever kind: a sync is never tried twice.
+                (_, ..0) => self.fail(-result),
+                (FileOp::Write { len, .. }, _) => self.done = *len,
+                _ => {}
             }
             return;
         }
-        if result == -libc::EINTR {
+        let is_sync = matches!(self.op, FileOp::Datasync { .. } | FileOp::Sync { .. });
+        if result == -libc::EINTR && !is_sync {
             self.again = true;
             return;
         }

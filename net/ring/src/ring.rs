@@ -305,10 +305,10 @@ impl Ring {
         }
     }
 
-    /// Queues two requests that will complete, the first linked to the second.
+    /// Queues two linked requests of which exactly one will complete.
     pub(crate) fn push_pair(&mut self, first: squeue::Entry, second: squeue::Entry) {
         if !self.draining {
-            self.in_flight += 2;
+            self.in_flight += 1;
             self.queue(Queued::Pair([first, second]));
         }
     }
@@ -466,7 +466,7 @@ impl Drop for Ring {
         for queued in std::mem::take(&mut self.backlog) {
             self.in_flight -= match queued {
                 Queued::One(entry) => usize::from(completes(entry.get_user_data())),
-                Queued::Pair(_) => 2,
+                Queued::Pair(_) => 1,
             };
         }
         if !self.drain() {

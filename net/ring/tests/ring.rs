@@ -624,8 +624,32 @@ fn direct_durable_writes_are_read_back() {
             },
         );
         assert!(matches!(file_done(&mut ring, 13).0, Err(libc::EBADF)));
-        assert_eq!(ring.files_in_flight(), 0);
+        assert_eq!((ring.stats().strays, ring.files_in_flight()), (0, 0));
     }
+}
+
+#[test]
+fn a_durable_write_that_fails_is_one_error_and_no_sync() {
+    let mut ring = Ring::new(&config()).unwrap();
+    // Always full: the write fails when it is carried out, not when it is prepared.
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = Rc::new(OwnedFd::from(full));
+    for token in 0..10 {
+        let write = FileOp::Write {
+            fd: Rc::clone(&full),
+            offset: 0,
+            buf: Box::new(Sectors::filled(1)),
+            len: 8192,
+            datasync: true,
+        };
+        ring.file(token, write);
+        let (result, buf) = file_done(&mut ring, token);
+        assert!(matches!(result, Err(libc::ENOSPC)), "{result:?}");
+        assert!(buf.is_some());
+    }
+    ring.wait(TICK).unwrap();
+    assert!(ring.next_event().is_none());
+    assert_eq!((ring.stats().strays, ring.files_in_flight()), (0, 0));
 }
 
 #[test]
