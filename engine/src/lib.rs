@@ -7,11 +7,18 @@
 //! The path of a write: [`entry`] (what it does) → `log` (made durable) → memtable (readable) →
 //! table (flushed, the log's segment is recycled).
 
+pub mod cache;
+pub mod compaction;
+pub mod compress;
+pub mod engine;
 pub mod entry;
 pub mod env;
 pub mod error;
 pub mod log;
-pub mod planted;
+pub mod manifest;
 pub mod memtable;
+pub mod planted;
 pub mod range_deletes;
 pub mod row;
+pub mod table;
+pub mod tree;

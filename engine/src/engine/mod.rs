@@ -1,0 +1,317 @@
+//! One shard's storage as a whole: the log and the tree, opened, kept in step and closed together.
+//!
+//! ```text
+//!   append ─▶ submit ─▶ (disk) ─▶ take_durable ─▶ apply ─▶ memtable ─▶ table
+//!                                                                        │ flushed
+//!                         segments recycled ◀── what tables hold ◀───────┘
+//! ```
+//!
+//! The owner proposes, and decides what is committed; the engine makes durable and readable. An
+//! entry is encoded once, straight into the group that is written; [`Engine::apply`] reads it there.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use crate::entry::{Effect, EntryHead, PartitionId};
+use crate::env::{Disk, Env, TaskClass};
+use crate::error::{EngineError, Result};
+use crate::log::{
+    AppendError, DurableGroup, Effects, HardState, Log, LogOptions, LogStats, RecordRef,
+    RecoveredReplica, Recovery,
+};
+use crate::tree::{Tree, TreeOptions, TreeStats};
+
+#[cfg(test)]
+mod tests;
+
+/// Pause of a replay while memtables are being flushed.
+const REPLAY_PAUSE: Duration = Duration::from_millis(1);
+
+/// How an engine behaves.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The log.
+    pub log: LogOptions,
+    /// The tree.
+    pub tree: TreeOptions,
+    /// Whether every durable entry counts as committed when the log is replayed: right for groups
+    /// of one voter. Otherwise only what is known to be committed is applied.
+    pub commit_all_durable: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            log: LogOptions::default(),
+            tree: TreeOptions::default(),
+            commit_all_durable: true,
+        }
+    }
+}
+
+/// What an engine counts.
+#[derive(Debug, Clone)]
+pub struct EngineStats {
+    /// The log.
+    pub log: LogStats,
+    /// The tree.
+    pub tree: TreeStats,
+    /// Entries applied again when it was opened.
+    pub replayed: u64,
+    /// How long opening took.
+    pub opened_in: Duration,
+    /// Flushes asked for because the log had become long.
+    pub flushes_for_log: u64,
+}
+
+/// One shard's storage. Cheap to clone; lives on one core.
+pub struct Engine<E: Env> {
+    inner: Rc<Inner<E>>,
+}
+
+impl<E: Env> Clone for Engine<E> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Rc::clone(&self.inner),
+        }
+    }
+}
+
+struct Inner<E: Env> {
+    env: E,
+    log: Log<E>,
+    tree: Tree<E>,
+    /// A flush that the log asked for is under way.
+    flushing: Cell<bool>,
+    flushes_for_log: Cell<u64>,
+    replayed: u64,
+    opened_in: Duration,
+}
+
+impl<E: Env> Engine<E> {
+    /// Opens the storage in `dir`, or formats it if it is not there or empty. Says what is known of
+    /// each replica. Committed entries that were durable are readable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Corrupt`] if something that was acknowledged is missing or damaged (never
+    /// for a torn tail), [`EngineError::WrongFormat`] for another version's files,
+    /// [`EngineError::NoSpace`] if there is no room to go on, and what the disk says.
+    pub async fn open(
+        env: E,
+        dir: &Path,
+        options: EngineOptions,
+    ) -> Result<(Self, Vec<RecoveredReplica>)> {
+        let begun = env.now();
+        // The folder's own name must outlast a power cut, too.
+        env.disk().create_dir_all(dir).await?;
+        let parent = dir.parent().filter(|p| !p.as_os_str().is_empty());
+        env.disk()
+            .sync_dir(parent.unwrap_or(Path::new(".")))
+            .await?;
+        let tree = Tree::open(env.clone(), &dir.join("tables"), options.tree).await?;
+        let flushed = |partition: PartitionId| tree.flushed(partition).id;
+        let mut recovery = Recovery::scan(
+            env.clone(),
+            &dir.join("log"),
+            options.log,
+            options.commit_all_durable,
+            &flushed,
+        )
+        .await?;
+        for (partition, applied) in tree.flushed_all() {
+            if applied.id.index > 0 && recovery.last(partition).is_none() {
+                let what = format!("the tables hold partition {partition}, which no segment knows");
+                return Err(EngineError::corrupt(&dir.join("log"), 0, what));
+            }
+        }
+        let replayed = replay(&env, &mut recovery, &tree).await?;
+        let (log, mut replicas) = recovery.finish().await?;
+        for replica in &mut replicas {
+            if options.commit_all_durable {
+                replica.hard.commit = replica.last.index;
+                log.set_commit(replica.partition, replica.last.index);
+            }
+        }
+        let inner = Rc::new(Inner {
+            log,
+            tree,
+            flushing: Cell::new(false),
+            flushes_for_log: Cell::new(0),
+            replayed,
+            opened_in: env.now().saturating_sub(begun),
+            env,
+        });
+        let weak = Rc::downgrade(&inner);
+        inner.tree.on_flushed(Rc::new(move || recycle(&weak)));
+        let engine = Self { inner };
+        recycle(&Rc::downgrade(&engine.inner));
+        engine.flush_for_log();
+        Ok((engine, replicas))
+    }
+
+    /// Appends an entry to the open group of the log. It is durable when its group is taken.
+    /// Encodes once; allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing was appended.
+    #[inline]
+    pub fn append(
+        &self,
+        head: &EntryHead,
+        effects: &[Effect<'_>],
+    ) -> Result<RecordRef, AppendError> {
+        self.inner.log.append(head, effects)
+    }
+
+    /// Appends a replica's hard state. A partition's first record should be one.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing was appended.
+    pub fn append_hard_state(
+        &self,
+        partition: PartitionId,
+        state: HardState,
+    ) -> Result<RecordRef, AppendError> {
+        self.inner.log.append_hard_state(partition, state)
+    }
+
+    /// Starts the write of what was appended if fewer writes are in flight than the limit;
+    /// otherwise it starts by itself when one of them ends. For the end of a loop's turn.
+    pub fn submit(&self) {
+        self.inner.log.submit();
+    }
+
+    /// The next durable group, in log order and without holes; `None` if there is none now.
+    #[must_use]
+    pub fn take_durable(&self) -> Option<DurableGroup> {
+        let group = self.inner.log.take_durable();
+        if group.is_some() {
+            self.flush_for_log();
+        }
+        group
+    }
+
+    /// Shows an entry that was appended and not yet taken; `None` if it was taken. `f` must not
+    /// append.
+    pub fn with_pending<R>(
+        &self,
+        at: RecordRef,
+        f: impl FnOnce(&EntryHead, Effects<'_>) -> R,
+    ) -> Option<R> {
+        self.inner.log.with_pending(at, f)
+    }
+
+    /// Has `hook` called whenever [`Engine::take_durable`], [`Engine::failure`] or an append that
+    /// was refused may have news: from a task of the log, never from within a call of the owner.
+    pub fn on_progress(&self, hook: Rc<dyn Fn()>) {
+        self.inner.log.on_progress(hook);
+    }
+
+    /// Why the shard must stop, if it must: a write of the log failed, or the tree met a device
+    /// that fails. Nothing appended after that is ever durable.
+    #[must_use]
+    pub fn failure(&self) -> Option<EngineError> {
+        self.inner
+            .log
+            .failure()
+            .or_else(|| self.inner.tree.failure().filter(EngineError::is_fatal))
+    }
+
+    /// Makes a committed, durable entry readable. Entries of a partition come in the order of
+    /// their index.
+    #[inline]
+    pub fn apply<'a>(&self, head: &EntryHead, effects: impl Iterator<Item = Effect<'a>>) {
+        self.inner.tree.apply(head, effects);
+        self.inner.log.set_commit(head.partition, head.id.index);
+    }
+
+    /// The tree, for reads.
+    #[must_use]
+    pub fn tree(&self) -> &Tree<E> {
+        &self.inner.tree
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &Log<E> {
+        &self.inner.log
+    }
+
+    /// Makes everything appended durable, seals the log and ends all background work. Nothing is
+    /// flushed: the next open replays what is not in tables. Groups that are durable can still be
+    /// taken.
+    ///
+    /// # Errors
+    ///
+    /// The failure that stopped the log or the tree, if one did.
+    pub async fn close(&self) -> Result<()> {
+        let log = self.inner.log.close().await;
+        let tree = self.inner.tree.close().await;
+        log.and(tree)
+    }
+
+    /// Counters of the log and the tree.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        EngineStats {
+            log: self.inner.log.stats(),
+            tree: self.inner.tree.stats(),
+            replayed: self.inner.replayed,
+            opened_in: self.inner.opened_in,
+            flushes_for_log: self.inner.flushes_for_log.get(),
+        }
+    }
+
+    /// Has the tree flushed when the log has become long: its groups may be mostly padding, so that
+    /// it grows faster than the memtable.
+    fn flush_for_log(&self) {
+        let inner = &self.inner;
+        if inner.flushing.get() || !inner.log.needs_flush() {
+            return;
+        }
+        inner.flushing.set(true);
+        inner.flushes_for_log.set(inner.flushes_for_log.get() + 1);
+        let weak = Rc::downgrade(inner);
+        let tree = inner.tree.clone();
+        inner.env.spawn(TaskClass::Flush, async move {
+            // What went wrong is the tree's failure or its lack of space, which it tells itself.
+            let _told_by_tree = tree.flush().await;
+            if let Some(inner) = weak.upgrade() {
+                inner.flushing.set(false);
+            }
+            recycle(&weak);
+        });
+    }
+}
+
+/// Lets the log forget what tables hold now.
+fn recycle<E: Env>(inner: &Weak<Inner<E>>) {
+    if let Some(inner) = inner.upgrade() {
+        let tree = &inner.tree;
+        inner.log.recycle(&|partition| tree.flushed(partition).id);
+    }
+}
+
+/// Applies what the log holds and tables do not. Says how many entries that were.
+async fn replay<E: Env>(env: &E, recovery: &mut Recovery<E>, tree: &Tree<E>) -> Result<u64> {
+    let mut entries = 0;
+    while let Some(group) = recovery.next_group().await? {
+        for (head, effects) in group.entries() {
+            tree.apply(&head, effects);
+            entries += 1;
+        }
+        // A full disk must not keep the shard from being read: then memory holds what the log does.
+        while tree.pressure().stop && !tree.is_out_of_space() {
+            if let Some(failure) = tree.failure() {
+                return Err(failure);
+            }
+            env.sleep(REPLAY_PAUSE).await;
+        }
+    }
+    Ok(entries)
+}
