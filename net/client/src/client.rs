@@ -277,9 +277,15 @@ impl Inner {
         request: &Request<'_>,
         deadline: Instant,
     ) -> Result<Attempt, Error> {
-        let routes = self.node.routes();
-        let lane = routes.lane(route);
-        let connection = lane.connection(&self.node, deadline).await?;
+        let (lane, connection) = loop {
+            let routes = self.node.routes();
+            let lane = routes.lane(route).clone();
+            let connection = lane.connection(&self.node, deadline).await?;
+            // Connecting may have shown that partitions live elsewhere now.
+            if Arc::ptr_eq(&routes, &self.node.routes()) {
+                break (lane, connection);
+            }
+        };
         check(&connection, request)?;
         let frames_read = connection.frames_read();
         let reply = match timeout_at(deadline, connection.submit(request, deadline)).await {

@@ -118,22 +118,18 @@ pub(crate) struct Node {
 impl Node {
     /// Connects once, to whichever core and by the first address that answers.
     pub(crate) async fn open(options: NodeOptions) -> Result<Arc<Node>, Error> {
-        // Until the first handshake has told better, there is one core.
+        // No server tells of none: the first handshake is news.
         let unknown = Topology {
             node: String::new(),
-            cores: 1,
+            cores: 0,
             core_of: vec![0],
         };
         let node = Arc::new(Node {
             routes: RwLock::new(Arc::new(Routes::new(unknown, options.lanes_per_core))),
             options,
         });
-        let connecting = node.connect_as(None);
-        match tokio::time::timeout(node.connect_timeout(), connecting).await {
-            Ok(Ok((connection, core))) => {
-                node.routes().lane(Route::Core(core)).adopt(connection);
-                Ok(node)
-            }
+        match tokio::time::timeout(node.connect_timeout(), node.connect(None)).await {
+            Ok(Ok(_)) => Ok(node),
             Ok(Err(ConnectError::Unreachable(what))) => Err(node.unreachable(what)),
             Ok(Err(ConnectError::Fatal(error))) => Err(error),
             Err(_) => Err(node.unreachable("no answer within the connect timeout".into())),
@@ -160,17 +156,17 @@ impl Node {
 
     /// Connects by the first address that answers.
     pub(crate) async fn connect(&self, core: Option<u16>) -> Result<Arc<Connection>, ConnectError> {
-        let (connection, _) = self.connect_as(core).await?;
-        Ok(connection)
-    }
-
-    async fn connect_as(&self, core: Option<u16>) -> Result<(Arc<Connection>, u16), ConnectError> {
         let mut last = ConnectError::Unreachable("no address was given".into());
         for address in &self.options.addresses {
             match Connection::open(address, core, &self.options.connection).await {
                 Ok((connection, welcome)) => {
-                    self.learn(welcome.topology);
-                    return Ok((Arc::new(connection), welcome.core));
+                    let connection = Arc::new(connection);
+                    if self.learn(welcome.topology) {
+                        // It is the first of the new lanes' connections.
+                        let lane = Route::Core(welcome.core);
+                        self.routes().lane(lane).adopt(connection.clone());
+                    }
+                    return Ok(connection);
                 }
                 Err(error) => last = error,
             }
@@ -178,13 +174,14 @@ impl Node {
         Err(last)
     }
 
-    /// Takes a topology if it is news. Lanes of the one before live on in the requests that hold
-    /// them, and end with them.
-    pub(crate) fn learn(&self, topology: Topology) {
+    /// Takes a topology if it is news; whether it was. Lanes of the one before live on in the
+    /// requests that hold them, and end with them.
+    pub(crate) fn learn(&self, topology: Topology) -> bool {
         if *self.routes().topology() == topology {
-            return;
+            return false;
         }
         let routes = Arc::new(Routes::new(topology, self.options.lanes_per_core));
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
+        true
     }
 }
