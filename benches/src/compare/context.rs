@@ -1,0 +1,115 @@
+//! What all gates share: where to run, for how long, and on which cores.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tempfile::TempDir;
+
+use super::Args;
+use super::gate::Skip;
+
+/// What all gates share.
+#[derive(Debug)]
+pub struct Context {
+    /// The long form.
+    pub full: bool,
+    /// Rounds of each side.
+    pub rounds: usize,
+    /// The server's program.
+    pub ringbolt: PathBuf,
+    /// This program, for engine jobs.
+    pub this: PathBuf,
+    /// CPU for servers and engines.
+    pub server_cpu: usize,
+    /// CPU for the load; the same where there is only one.
+    pub load_cpu: usize,
+    dir: PathBuf,
+}
+
+impl Context {
+    /// Builds the server if need be, and pins this process to the load's CPU: its threads are the
+    /// load, and inherit that.
+    pub fn new(args: &Args) -> Result<Self, String> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let load_cpu = args.load_cpu.min(cpus - 1);
+        if cpus < 2 {
+            eprintln!("compare: one CPU only: servers and load share it, ratios mean little");
+        }
+        if cfg!(debug_assertions) {
+            eprintln!("compare: this is not a release build: add --release, ratios mean little");
+        }
+        let this = std::env::current_exe().map_err(|error| error.to_string())?;
+        let ringbolt = match &args.ringbolt {
+            Some(path) => path.clone(),
+            None => build(&this)?,
+        };
+        let dir = args
+            .dir
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("target/compare"));
+        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let dir = dir.canonicalize().map_err(|error| error.to_string())?;
+        let mut set = CpuSet::new();
+        set.set(load_cpu);
+        if let Err(error) = sched_setaffinity(None, &set) {
+            eprintln!("compare: the load cannot be pinned to CPU {load_cpu}: {error}");
+        }
+        Ok(Self {
+            full: args.full,
+            rounds: args.rounds.unwrap_or(if args.full { 5 } else { 2 }).max(1),
+            ringbolt,
+            this,
+            server_cpu: args.server_cpu.min(cpus - 1),
+            load_cpu,
+            dir,
+        })
+    }
+
+    /// A new folder on the disk to be measured, removed when dropped.
+    pub fn temp_dir(&self, name: &str) -> Result<TempDir, Skip> {
+        tempfile::Builder::new()
+            .prefix(&format!("{name}-"))
+            .tempdir_in(&self.dir)
+            .map_err(|error| Skip::Failed(format!("{}: {error}", self.dir.display())))
+    }
+
+    /// The short form's or the full form's.
+    pub fn pick<T>(&self, short: T, full: T) -> T {
+        if self.full { full } else { short }
+    }
+
+    /// How long one side of a round is measured.
+    pub fn round_time(&self, short_seconds: f64, full_seconds: f64) -> Duration {
+        Duration::from_secs_f64(self.pick(short_seconds, full_seconds))
+    }
+}
+
+/// The server's program, built by the cargo that runs this.
+fn build(this: &Path) -> Result<PathBuf, String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "ringbolt",
+            "--bin",
+            "ringbolt",
+        ])
+        .status()
+        .map_err(|error| format!("cargo build: {error}"))?;
+    if !status.success() {
+        return Err("the server does not build; give one with --ringbolt PATH".into());
+    }
+    let target = this
+        .ancestors()
+        .find(|dir| {
+            dir.file_name()
+                .is_some_and(|name| name == "release" || name == "debug")
+        })
+        .and_then(Path::parent)
+        .ok_or("this program is not in a target folder: give the server with --ringbolt PATH")?;
+    Ok(target.join("release").join("ringbolt"))
+}

@@ -1,0 +1,93 @@
+//! The Ringbolt server, on a private port.
+
+use std::time::Duration;
+
+use ringbolt_load::options::{Options, Protocol};
+use ringbolt_load::{LoadError, Report};
+use tempfile::TempDir;
+
+use crate::compare::context::Context;
+use crate::compare::gate::Skip;
+use crate::compare::process::{Process, free_port};
+
+/// A running Ringbolt.
+#[derive(Debug)]
+pub struct Ringbolt {
+    process: Process,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl Ringbolt {
+    /// Starts one with one core, in an empty folder.
+    pub fn start(context: &Context, memory: &str) -> Result<Self, Skip> {
+        Self::start_on(context, &context.server_cpu.to_string(), 1, memory)
+    }
+
+    /// Starts one with `cores` cores on the CPUs listed.
+    pub fn start_on(
+        context: &Context,
+        cpus: &str,
+        cores: usize,
+        memory: &str,
+    ) -> Result<Self, Skip> {
+        let dir = context.temp_dir("ringbolt")?;
+        let port = free_port()?;
+        let log = dir.path().join("log");
+        let data = dir.path().join("data");
+        let data_text = data.to_string_lossy();
+        let listen = format!("127.0.0.1:{port}");
+        let cores = cores.to_string();
+        let args = [
+            "server", "--data", &data_text, "--listen", &listen, "--cores", &cores, "--cpus", cpus,
+            "--memory", memory,
+        ];
+        let program = context.ringbolt.as_os_str();
+        let mut process = Process::start(cpus, "ringbolt server", program, &args, &log)?;
+        process.wait_for_port(port, &log)?;
+        Ok(Self {
+            process,
+            port,
+            _dir: dir,
+        })
+    }
+
+    /// Options of a load on it.
+    pub fn load(&self) -> Options {
+        Options {
+            addr: format!("127.0.0.1:{}", self.port),
+            protocol: Protocol::Ringbolt,
+            server_pid: Some(self.process.id()),
+            ..base_load()
+        }
+    }
+}
+
+/// What loads on all servers have in common: 16-byte keys, 100-byte values that do not compress.
+pub fn base_load() -> Options {
+    Options {
+        key_prefix: String::new(),
+        value_bytes: 100..=100,
+        records: 100_000,
+        warmup: Duration::from_millis(300),
+        progress: false,
+        ..Options::default()
+    }
+}
+
+/// Runs a load; errors of requests are errors.
+pub fn measure(options: Options) -> Result<Report, Skip> {
+    let server = options.protocol;
+    let report = ringbolt_load::run(options)
+        .map_err(|error: LoadError| Skip::Failed(format!("load on {server}: {error}")))?;
+    if let Some(why) = &report.interrupted {
+        return Err(Skip::Failed(format!("load on {server}: {why}")));
+    }
+    if report.absent > 0 {
+        return Err(Skip::Failed(format!(
+            "load on {server}: {} reads found nothing",
+            report.absent
+        )));
+    }
+    Ok(report)
+}
