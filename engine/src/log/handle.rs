@@ -4,7 +4,7 @@
 //! completion wakes, and by [`Log::take_durable`]: a loop that has just reaped the disk's
 //! completions sees them at once, without waiting for a turn of the executor.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -49,6 +49,8 @@ pub(super) struct Inner<E: Env> {
     /// Tasks that wait for the log to be idle.
     waiters: RefCell<Vec<Waker>>,
     hook: RefCell<Option<Rc<dyn Fn()>>>,
+    /// Something happened that the hook has not been told.
+    news: Cell<bool>,
     /// Background tasks that still use the log.
     pub(super) tasks: RefCell<Tasks>,
 }
@@ -138,6 +140,7 @@ impl<E: Env> Log<E> {
             driver: RefCell::default(),
             waiters: RefCell::default(),
             hook: RefCell::default(),
+            news: Cell::new(false),
             tasks: RefCell::default(),
         });
         let log = Self { inner };
@@ -304,7 +307,7 @@ impl<E: Env> Log<E> {
             match future.as_mut().poll(&mut context) {
                 Poll::Ready((result, _buf)) => {
                     self.completed(start.sequence, result);
-                    self.wake_driver();
+                    self.tell();
                 }
                 Poll::Pending => self.inner.writes.borrow_mut().push(Write {
                     sequence: start.sequence,
@@ -358,7 +361,13 @@ impl<E: Env> Log<E> {
         let (submit, seal) = {
             let mut state = self.inner.state.borrow_mut();
             let submit = std::mem::take(&mut state.submit_wanted);
-            (submit, state.wants_seal())
+            let seal = state.wants_seal();
+            let failed = state.failed.is_some();
+            drop(state);
+            if failed {
+                self.tell();
+            }
+            (submit, seal)
         };
         if submit {
             self.submit();
@@ -430,7 +439,7 @@ impl<E: Env> Log<E> {
     /// Stops the log: a part of the shard outside it has failed.
     pub fn fail(&self, error: EngineError) {
         self.inner.state.borrow_mut().failed.get_or_insert(error);
-        self.wake_driver();
+        self.tell();
     }
 
     /// Whether so many segments are needed that the tables should be flushed.
@@ -514,6 +523,12 @@ impl<E: Env> Log<E> {
         }
     }
 
+    /// Has the driver call the hook.
+    fn tell(&self) {
+        self.inner.news.set(true);
+        self.wake_driver();
+    }
+
     pub(super) fn wake_driver(&self) {
         let waker = self.inner.driver.borrow().clone();
         if let Some(waker) = waker {
@@ -533,9 +548,11 @@ impl<E: Env> Log<E> {
                     *driver = Some(context.waker().clone());
                 }
             }
-            self.poll_writes();
+            let progress = self.poll_writes();
             self.prepare_next();
-            self.call_hook();
+            if self.inner.news.take() || progress {
+                self.call_hook();
+            }
             let state = self.inner.state.borrow();
             if state.closing && state.in_flight == 0 && (state.failed.is_some() || state.is_idle())
             {
