@@ -27,6 +27,8 @@ pub(crate) mod merge;
 pub(crate) mod output;
 pub(crate) mod picker;
 pub(crate) mod retain;
+#[cfg(test)]
+mod tests;
 
 use merge::{Rows, merge_into};
 use output::{Output, Place, is_last_level};

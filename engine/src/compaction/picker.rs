@@ -127,10 +127,18 @@ pub(crate) fn targets<T>(version: &Version<T>, shape: &Shape) -> Targets {
     Targets { base, bytes }
 }
 
+/// Bytes that level 0 may have: no more than an eighth of the tree, so that what it holds twice
+/// stays small, but a quarter of its full size in any case.
+pub(crate) fn l0_target<T>(version: &Version<T>, shape: &Shape) -> u64 {
+    let largest = version.levels.iter().map(|l| l.bytes).max().unwrap_or(0);
+    let least = shape.l0_bytes / 4;
+    (largest / 8).clamp(least, shape.l0_bytes.max(least)).max(1)
+}
+
 /// How due level 0 is: from 1 on, it is.
 pub(crate) fn l0_score<T>(version: &Version<T>, shape: &Shape) -> f64 {
     let runs = version.l0.len() as f64 / shape.l0_runs.max(1) as f64;
-    let bytes = version.l0_bytes() as f64 / shape.l0_bytes.max(1) as f64;
+    let bytes = version.l0_bytes() as f64 / l0_target(version, shape) as f64;
     runs.max(bytes)
 }
 
@@ -152,19 +160,25 @@ pub(crate) fn level_score<T>(version: &Version<T>, targets: &Targets, level: usi
 pub(crate) fn pick_l0<T>(version: &Version<T>, shape: &Shape) -> Option<Job<T>> {
     let targets = targets(version, shape);
     let score = l0_score(version, shape);
-    let wanted = wants_tombstones_gone(version, shape);
+    let wanted = !l0_with_tombstones(version, shape).is_empty();
     if score < 1.0 && !wanted {
         return None;
     }
     let base_bytes = version.level(targets.base).bytes;
-    let small = version.l0_bytes() < shape.l0_bytes / 2 && version.l0_bytes() < base_bytes / 2;
+    let small =
+        version.l0_bytes() < l0_target(version, shape) / 2 && version.l0_bytes() < base_bytes / 2;
     if small && score >= 1.0 && !wanted {
         return pick_intra_l0(version, shape);
     }
     // A base level far over its target makes this costlier than to empty that first.
     let base_score = level_score(version, &targets, targets.base);
     let blocked = base_score > 2.0 * score.max(1.0) && targets.base + 1 < LEVELS;
-    if !blocked && let Some(job) = pick_l0_column(version, &targets) {
+    let seeds = match score >= 1.0 {
+        true => version.l0.last().map(|run| run.tables.clone()),
+        false => Some(l0_with_tombstones(version, shape)),
+    };
+    let seeds = seeds.unwrap_or_default();
+    if !blocked && let Some(job) = pick_l0_column(version, &targets, &seeds) {
         return Some(job);
     }
     // What it needs is in use: meanwhile keep the runs from piling up.
@@ -174,12 +188,13 @@ pub(crate) fn pick_l0<T>(version: &Version<T>, shape: &Shape) -> Option<Job<T>> 
     None
 }
 
-fn wants_tombstones_gone<T>(version: &Version<T>, shape: &Shape) -> bool {
-    version
-        .l0
-        .iter()
-        .flat_map(|run| &run.tables)
-        .any(|t| t.wanted.get() || is_dense(t, shape))
+/// Tables of level 0 whose tombstones should go.
+fn l0_with_tombstones<T>(version: &Version<T>, shape: &Shape) -> Vec<Rc<TableFile<T>>> {
+    let tables = version.l0.iter().flat_map(|run| &run.tables);
+    tables
+        .filter(|t| t.wanted.get() || is_dense(t, shape))
+        .cloned()
+        .collect()
 }
 
 fn is_dense<T>(table: &TableFile<T>, shape: &Shape) -> bool {
@@ -226,15 +241,19 @@ impl Bounds {
     }
 }
 
-/// The cheapest column of level 0 that can be compacted into the base level.
-fn pick_l0_column<T>(version: &Version<T>, targets: &Targets) -> Option<Job<T>> {
+/// The cheapest column of level 0, of those around `seeds`, that can be compacted into the base level.
+fn pick_l0_column<T>(
+    version: &Version<T>,
+    targets: &Targets,
+    seeds: &[Rc<TableFile<T>>],
+) -> Option<Job<T>> {
     let base = version.level(targets.base);
-    let oldest = version.l0.last()?;
     let mut best: Option<(f64, Bounds)> = None;
     let mut covered_to: Option<Bounds> = None;
-    for seed in &oldest.tables {
-        // Already within the column of a seed before it.
+    for seed in seeds {
+        // Already within the column of the seed before it.
         if let Some(c) = &covered_to
+            && seed.record.smallest >= c.from
             && (&seed.record.largest, !seed.record.largest_excluded) <= (&c.to, c.to_included)
         {
             continue;

@@ -24,6 +24,11 @@ use super::{Inner, Reader, Tree};
 /// Cells looked at between two looks at the clock.
 const CELLS_PER_CHECK: u32 = 32;
 
+/// A memtable with so many times the tombstones that a cursor may step over is flushed for them,
+/// but not more often than this.
+const TOMBSTONES_PER_FLUSH: u64 = 16;
+const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Walks the rows of a range.
 pub struct Cursor<E: Env> {
     inner: Rc<Inner<E>>,
@@ -309,11 +314,13 @@ impl<E: Env> Inner<E> {
         let in_memory = {
             let memtables = self.memtables.borrow();
             let active = memtables.active.borrow();
-            let deletes = active.tombstones() + active.range_deletes().len();
-            deletes as u64 >= self.options.tombstone_skips_max / 2
+            let deletes = (active.tombstones() + active.range_deletes().len()) as u64;
+            deletes >= TOMBSTONES_PER_FLUSH * self.options.tombstone_skips_max
         };
-        if in_memory {
+        let now = self.env.now();
+        if in_memory && now.saturating_sub(self.flush_wanted_at.get()) >= FLUSH_INTERVAL {
             self.flush_wanted.set(true);
+            self.flush_wanted_at.set(now);
         }
         for run in self.version().runs() {
             for table in &run.tables[run.overlapping(from, to, true)] {

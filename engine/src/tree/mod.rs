@@ -50,8 +50,7 @@ mod tests;
 
 pub use cursor::Cursor;
 pub use get::{Lookup, Row};
-pub use open::table_id;
-pub(crate) use open::table_path;
+pub use open::{table_id, table_path};
 pub use options::{Compression, TreeOptions};
 pub use pressure::Pressure;
 pub use snapshot::Snapshot;
@@ -121,6 +120,8 @@ pub(crate) struct Inner<E: Env> {
     pub failure: RefCell<Option<EngineError>>,
     /// A reader stepped over many tombstones of the active memtable.
     pub flush_wanted: Cell<bool>,
+    /// When a flush was last asked for on that account.
+    pub flush_wanted_at: Cell<std::time::Duration>,
     /// Something changed that background work or somebody waiting may care about.
     pub changed: Signal,
     pub closing: Cell<bool>,
@@ -311,7 +312,7 @@ impl<E: Env> Tree<E> {
                 ..LevelSummary::default()
             })
             .collect();
-        levels[0].target_bytes = shape.l0_bytes;
+        levels[0].target_bytes = crate::compaction::picker::l0_target(&version, &shape);
         for (level, table) in version.tables() {
             let summary = &mut levels[usize::from(level)];
             summary.tables += 1;

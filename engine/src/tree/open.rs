@@ -21,7 +21,8 @@ use super::{Inner, Tables, TreeOptions, TreeStats, pressure, space};
 const SUFFIX: &str = ".table";
 
 /// The file of a table.
-pub(crate) fn table_path(dir: &Path, id: u64) -> PathBuf {
+#[must_use]
+pub fn table_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:010}{SUFFIX}"))
 }
 
@@ -107,6 +108,7 @@ pub(super) async fn open<E: Env>(env: E, dir: &Path, options: TreeOptions) -> Re
         space: space::Space::default(),
         failure: RefCell::default(),
         flush_wanted: Cell::new(false),
+        flush_wanted_at: Cell::new(env.now()),
         changed: Signal::default(),
         closing: Cell::new(false),
         tasks: Cell::new(0),

@@ -38,11 +38,11 @@ pub(crate) struct Debt {
 
 /// Level 0 in multiples of where its compaction begins: where background work starts to speed up
 /// and is at full speed, and where writers start to slow down and are at their slowest.
-const L0_BACKGROUND: (f64, f64) = (1.0, 2.0);
-const L0_WRITERS: (f64, f64) = (2.0, 5.0);
+const L0_BACKGROUND: (f64, f64) = (0.8, 1.5);
+const L0_WRITERS: (f64, f64) = (1.75, 4.0);
 /// The same for the base level, in multiples of its target.
-const BASE_BACKGROUND: (f64, f64) = (1.0, 2.0);
-const BASE_WRITERS: (f64, f64) = (3.0, 10.0);
+const BASE_BACKGROUND: (f64, f64) = (0.8, 1.3);
+const BASE_WRITERS: (f64, f64) = (1.4, 3.0);
 /// The same for memtables, as parts of their budget.
 const MEMORY_WRITERS: (f64, f64) = (0.75, 1.0);
 
