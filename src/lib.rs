@@ -1,3 +1,8 @@
 //! The Ringbolt node: the server, and the command line of the one binary.
 
+pub mod cli;
 pub mod config;
+pub mod node;
+pub mod replica;
+pub mod runtime;
+pub mod shard;

@@ -1,0 +1,296 @@
+//! One core: its shard, joined to the ring's connections and to the other cores' mailboxes.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use ringbolt_engine::env::Env;
+use ringbolt_ring::{ConnId, Event, ListenerId, Ring, RingWaker};
+use ringbolt_wire::codec;
+use ringbolt_wire::message::{ErrorCode, ErrorReply};
+
+use super::mailbox::{Letter, Mailboxes};
+use crate::shard::mail::{Parcel, SessionKey};
+use crate::shard::{Port, Shard};
+
+/// How long a client that met the limit of connections should wait, in milliseconds.
+const RETRY_AFTER_MS: u32 = 1000;
+
+/// A connection of the ring and its session in the shard.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    conn: ConnId,
+    session: SessionKey,
+}
+
+/// A core's share of the node.
+pub struct Core<E: Env> {
+    number: u16,
+    shard: Shard<E>,
+    mailboxes: Mailboxes,
+    /// By core.
+    wakers: Vec<RingWaker>,
+    /// By the ring's slot.
+    links: Vec<Option<Link>>,
+    /// Connections on their way to another core, with the input they had sent.
+    leaving: AHashMap<ConnId, (u16, Vec<u8>)>,
+    listener: Option<ListenerId>,
+    stopping: bool,
+}
+
+impl<E: Env> Core<E> {
+    /// A core whose shard is open.
+    pub fn new(number: u16, shard: Shard<E>, mailboxes: Mailboxes, wakers: Vec<RingWaker>) -> Self {
+        Self {
+            number,
+            shard,
+            mailboxes,
+            wakers,
+            links: Vec::new(),
+            leaving: AHashMap::new(),
+            listener: None,
+            stopping: false,
+        }
+    }
+
+    /// The beginning of a turn: the clock is read, mail is taken in.
+    pub fn begin_turn(&mut self, ring: &mut Ring) {
+        self.shard.begin_turn();
+        while let Some(letter) = self.mailboxes.take(self.number) {
+            match letter {
+                Letter::Parcel(parcel) => self.shard.parcel(&parcel),
+                Letter::Connection { socket, input } => self.adopt(ring, socket, &input),
+                Letter::Listen(listener) => {
+                    self.listener = Some(ring.listen(OwnedFd::from(listener)));
+                }
+                Letter::Stop => {
+                    self.stopping = true;
+                    if let Some(listener) = self.listener.take() {
+                        ring.stop_listening(listener);
+                    }
+                    self.shard.drain();
+                }
+            }
+        }
+    }
+
+    /// Whether letters wait: looked at once more before the core parks.
+    pub fn has_mail(&self) -> bool {
+        self.mailboxes.has_mail(self.number)
+    }
+
+    /// Something happened on the ring.
+    pub fn on_event(&mut self, ring: &mut Ring, event: Event) {
+        match event {
+            Event::Data { conn, bytes } => {
+                if let Some(link) = self.link(conn) {
+                    self.shard.received(link.session, &bytes);
+                }
+            }
+            Event::Sent { conn, buf } => {
+                if let Some(link) = self.link(conn) {
+                    self.shard.sent(link.session, buf);
+                }
+            }
+            Event::Accepted { socket, .. } => self.adopt(ring, socket, &[]),
+            Event::Eof { conn } => match self.link(conn) {
+                Some(link) => self.shard.ended(link.session),
+                None => ring.close(conn),
+            },
+            Event::Failed { conn, .. } => {
+                self.unlink(conn);
+                ring.close(conn);
+            }
+            Event::Closed { conn } => self.unlink(conn),
+            Event::Detached {
+                conn,
+                socket,
+                leftover,
+            } => self.send_on(conn, socket, &leftover),
+            Event::AcceptPaused { errno, .. } => {
+                tracing::warn!(
+                    core = self.number,
+                    error = %std::io::Error::from_raw_os_error(errno),
+                    "accepting connections pauses: raise the limit of open files (ulimit -n)"
+                );
+            }
+            Event::ListenerClosed { errno, .. } if errno != 0 => {
+                tracing::error!(
+                    core = self.number,
+                    error = %std::io::Error::from_raw_os_error(errno),
+                    "the listening socket failed; restart the server"
+                );
+            }
+            Event::ListenerClosed { .. } | Event::FileDone { .. } | Event::Woken => {}
+        }
+    }
+
+    /// The end of a turn. Returns when the next one is wanted even if nothing arrives.
+    pub fn end_turn(&mut self, ring: &mut Ring) -> Option<Duration> {
+        let mut port = CorePort {
+            number: self.number,
+            ring,
+            links: &mut self.links,
+            leaving: &mut self.leaving,
+            mailboxes: &self.mailboxes,
+            wakers: &self.wakers,
+        };
+        self.shard.end_turn(&mut port)
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    fn link(&self, conn: ConnId) -> Option<Link> {
+        self.links
+            .get(conn.slot())
+            .copied()
+            .flatten()
+            .filter(|link| link.conn == conn)
+    }
+
+    fn unlink(&mut self, conn: ConnId) {
+        if let Some(link) = self.link(conn) {
+            self.shard.closed(link.session);
+            self.links[conn.slot()] = None;
+        }
+    }
+
+    /// Takes a connection in, with input that it has sent already.
+    fn adopt(&mut self, ring: &mut Ring, socket: OwnedFd, input: &[u8]) {
+        // At the ring's own limit there is no slot to say so from: the socket is just closed.
+        let Ok(conn) = ring.adopt(socket) else {
+            return;
+        };
+        let slot = conn.slot();
+        if slot >= self.links.len() {
+            self.links.resize(slot + 1, None);
+        }
+        match self.shard.connected(slot as u64) {
+            Some(session) => {
+                self.links[slot] = Some(Link { conn, session });
+                if !input.is_empty() {
+                    self.shard.received(session, input);
+                }
+            }
+            None => {
+                self.links[slot] = None;
+                // It may have been closed meanwhile; then nobody is left to be told.
+                let _closed = ring.send(conn, refusal());
+                ring.finish(conn);
+            }
+        }
+    }
+
+    /// Sends a detached connection on to the core it wants.
+    fn send_on(&mut self, conn: ConnId, socket: OwnedFd, leftover: &[u8]) {
+        let Some((core, mut input)) = self.leaving.remove(&conn) else {
+            return;
+        };
+        input.extend_from_slice(leftover);
+        let letter = Letter::Connection { socket, input };
+        // A full mailbox drops the connection: the client connects again.
+        if self.mailboxes.post(self.number, core, letter).is_ok() {
+            self.wakers[usize::from(core)].wake();
+        }
+    }
+}
+
+/// What a connection over the limit is told.
+fn refusal() -> Vec<u8> {
+    let mut frame = Vec::new();
+    codec::encode_error(
+        &mut frame,
+        0,
+        &ErrorReply {
+            code: ErrorCode::Overloaded,
+            retry_after_ms: RETRY_AFTER_MS,
+            detail: 0,
+            message: "this core has as many connections as it may (limits.connections_max), or \
+                      the server is stopping",
+        },
+    );
+    frame
+}
+
+/// The ring and the mailboxes as the shard sees them.
+struct CorePort<'a> {
+    number: u16,
+    ring: &'a mut Ring,
+    links: &'a mut Vec<Option<Link>>,
+    leaving: &'a mut AHashMap<ConnId, (u16, Vec<u8>)>,
+    mailboxes: &'a Mailboxes,
+    wakers: &'a [RingWaker],
+}
+
+impl CorePort<'_> {
+    fn conn(&self, handle: u64) -> Option<ConnId> {
+        let link = self.links.get(handle as usize).copied().flatten();
+        link.map(|link| link.conn)
+    }
+
+    fn take(&mut self, handle: u64) -> Option<ConnId> {
+        let link = self.links.get_mut(handle as usize)?.take();
+        link.map(|link| link.conn)
+    }
+}
+
+impl Port for CorePort<'_> {
+    fn send(&mut self, handle: u64, bytes: Vec<u8>) {
+        if let Some(conn) = self.conn(handle)
+            && let Err(error) = self.ring.send(conn, bytes)
+        {
+            // The ring knows it is closed already; its event ends the session.
+            tracing::debug!(core = self.number, %error, "a reply has nobody to go to");
+        }
+    }
+
+    fn pause(&mut self, handle: u64) {
+        if let Some(conn) = self.conn(handle) {
+            self.ring.pause_recv(conn);
+        }
+    }
+
+    fn resume(&mut self, handle: u64) {
+        if let Some(conn) = self.conn(handle) {
+            self.ring.resume_recv(conn);
+        }
+    }
+
+    fn finish(&mut self, handle: u64) {
+        if let Some(conn) = self.take(handle) {
+            self.ring.finish(conn);
+        }
+    }
+
+    fn close(&mut self, handle: u64) {
+        if let Some(conn) = self.take(handle) {
+            self.ring.close(conn);
+        }
+    }
+
+    fn hand_over(&mut self, handle: u64, core: u16, input: Vec<u8>) {
+        if let Some(conn) = self.take(handle) {
+            self.leaving.insert(conn, (core, input));
+            self.ring.detach(conn);
+        }
+    }
+
+    fn post(&mut self, core: u16, parcel: Parcel) -> Result<(), Parcel> {
+        match self
+            .mailboxes
+            .post(self.number, core, Letter::Parcel(parcel))
+        {
+            Ok(()) => {
+                if let Some(waker) = self.wakers.get(usize::from(core)) {
+                    self.ring.wake(waker);
+                }
+                Ok(())
+            }
+            Err(Letter::Parcel(parcel)) => Err(parcel),
+            Err(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What runs on each core's thread: recovery, serving, and the clean end.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use ringbolt_engine::engine::Engine;
+use ringbolt_engine::env::Env;
+
+use super::core::Core;
+use super::handler::CoreHandler;
+use super::mailbox::Mailboxes;
+use super::plan::Plan;
+use super::{CoreReport, DRAIN_MAX};
+use crate::runtime::RealEnv;
+use crate::shard::{Shard, ShardConfig};
+
+/// How often a core looks whether it is told to stop, or has to.
+const WATCH_EVERY: Duration = Duration::from_millis(20);
+
+/// One core's life. Reports when it is ready to serve and when it has ended.
+pub(super) async fn run(
+    env: RealEnv,
+    plan: Arc<Plan>,
+    mailboxes: Mailboxes,
+    reports: mpsc::Sender<CoreReport>,
+) {
+    let number = env.core_index() as u16;
+    let outcome = live(env, &plan, mailboxes, &reports).await;
+    // Nobody listens any more if the main thread is ending the process.
+    let _unheard = reports.send(CoreReport::Ended(number, outcome));
+}
+
+/// Recovers, serves, stops. Fails in words.
+async fn live(
+    env: RealEnv,
+    plan: &Plan,
+    mailboxes: Mailboxes,
+    reports: &mpsc::Sender<CoreReport>,
+) -> Result<(), String> {
+    let number = env.core_index() as u16;
+    let dir = plan.shard_dir(number);
+    let (engine, recovered) = Engine::open(env.clone(), &dir, plan.engine.clone())
+        .await
+        .map_err(|error| error.to_string())?;
+    let config = ShardConfig {
+        core: number,
+        map: Arc::clone(&plan.map),
+        limits: plan.limits.clone(),
+        dir,
+        space_reserve: plan.space_reserve,
+    };
+    let shard = Shard::new(env.clone(), engine, config);
+    let core = Core::new(number, shard.clone(), mailboxes, env.wakers().to_vec());
+    let handler = Rc::new(RefCell::new(CoreHandler::new(core)));
+    env.install(handler.clone());
+    shard
+        .start(recovered)
+        .await
+        .map_err(|error| error.to_string())?;
+    reports
+        .send(CoreReport::Ready)
+        .map_err(|_| "the main thread has ended".to_owned())?;
+    loop {
+        env.sleep(WATCH_EVERY).await;
+        if let Some(failure) = shard.failure() {
+            // Invariant 6: nothing more is acknowledged; what was under way is in doubt.
+            return Err(format!(
+                "the shard has stopped: {failure}; start the server again to recover from disk"
+            ));
+        }
+        if handler.borrow().is_stopping() {
+            break;
+        }
+    }
+    let deadline = env.now() + DRAIN_MAX;
+    while !shard.is_idle() && env.now() < deadline {
+        env.sleep(Duration::from_millis(1)).await;
+    }
+    let closed = shard.engine().close().await;
+    closed.map_err(|error| error.to_string())
+}

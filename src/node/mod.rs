@@ -1,0 +1,241 @@
+//! A node: one process, one thread a core, mailboxes between them.
+//!
+//! [`run`] is the whole life: preflight, data folder, cores, recovery, then listening; and at a
+//! signal draining and a clean stop. The port is opened only once every core has recovered.
+
+mod core;
+mod core_main;
+mod error;
+pub mod format;
+mod handler;
+mod listen;
+pub mod mailbox;
+mod plan;
+pub mod preflight;
+
+use std::io::Write;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+pub use error::StartError;
+
+use crate::config::{self, Settings};
+use crate::runtime::{self, Cores, Durability, probe, signals};
+use format::{DataDir, FORMAT_VERSION, Format};
+use mailbox::{Letter, Mailboxes};
+use plan::Plan;
+
+/// How often the main thread looks whether the cores are still well.
+const WATCH_EVERY: Duration = Duration::from_millis(50);
+/// How long draining may take before connections are cut.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long the durability probe may measure.
+const PROBE_BUDGET: Duration = Duration::from_millis(300);
+
+/// Runs a node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`StartError`], which says what to do. Nothing was served, unless a core failed later.
+pub fn run(settings: Settings) -> Result<(), StartError> {
+    signals::block().map_err(|error| StartError::Preflight(error.to_string()))?;
+    let checks = preflight::run(&settings);
+    if let Some(check) = preflight::failed(&checks) {
+        return Err(StartError::Preflight(check.to_string()));
+    }
+    let dir = open_folder(&settings)?;
+    listen::probe(settings.listen)?;
+    let plan = Arc::new(Plan::new(&settings, &dir)?);
+    let mailboxes = Mailboxes::new(settings.cores);
+    let (report, reports) = mpsc::channel();
+    let options = plan.launch_options(&settings);
+    let cores = {
+        let (plan, mailboxes) = (Arc::clone(&plan), mailboxes.clone());
+        runtime::launch(&options, move |env| {
+            core_main::run(env, Arc::clone(&plan), mailboxes.clone(), report.clone())
+        })
+        .map_err(|error| StartError::Preflight(error.to_string()))?
+    };
+    let node = Running {
+        cores,
+        mailboxes,
+        reports,
+    };
+    let begun = Instant::now();
+    let mut ready = 0;
+    loop {
+        match node.next_report()? {
+            Some(Report::Ready) => ready += 1,
+            Some(Report::Ended) => return node.finish(1),
+            None => {}
+        }
+        if ready == settings.cores {
+            break;
+        }
+        if stop_asked(Duration::from_millis(1))? {
+            return node.stop();
+        }
+    }
+    for core in 0..settings.cores {
+        let listener = listen::listener(settings.listen)?;
+        node.post(core, Letter::Listen(listener));
+    }
+    announce(&settings, &dir, begun.elapsed());
+    while !stop_asked(WATCH_EVERY)? {
+        if let Some(Report::Ended) = node.next_report()? {
+            return node.finish(1);
+        }
+    }
+    tracing::info!("stopping: requests under way are finished");
+    node.stop()
+}
+
+fn stop_asked(wait: Duration) -> Result<bool, StartError> {
+    match signals::wait(wait) {
+        Ok(signal) => Ok(signal == Some(signals::Signal::Stop)),
+        Err(error) => Err(StartError::Preflight(error.to_string())),
+    }
+}
+
+/// Opens the data folder, or lays one out.
+fn open_folder(settings: &Settings) -> Result<DataDir, StartError> {
+    let dir = DataDir::open(&settings.data, || {
+        if settings.cores > settings.partitions {
+            return Err(StartError::TooManyCores {
+                cores: settings.cores,
+                partitions: settings.partitions,
+            });
+        }
+        Ok(Format {
+            version: FORMAT_VERSION,
+            id: random_id().map_err(|error| StartError::io("/dev/urandom", &error))?,
+            cores: settings.cores,
+            layout: 0,
+            partitions: settings.partitions,
+            durability: measure(settings)?.name().to_owned(),
+            boots: 0,
+        })
+    })?;
+    let found = dir.format().cores;
+    if found != settings.cores {
+        return Err(StartError::Cores {
+            dir: settings.data.clone(),
+            found,
+            wanted: settings.cores,
+        });
+    }
+    Ok(dir)
+}
+
+/// The faster way to make a log write durable on this folder's disk.
+fn measure(settings: &Settings) -> Result<Durability, StartError> {
+    probe::durability(&settings.data, PROBE_BUDGET)
+        .map(|report| report.mode)
+        .map_err(|error| StartError::Preflight(error.to_string()))
+}
+
+fn random_id() -> std::io::Result<String> {
+    use std::io::Read;
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// What a core tells the main thread.
+#[derive(Debug)]
+pub(super) enum CoreReport {
+    /// It has recovered and can serve.
+    Ready,
+    /// It has ended: cleanly, or in words why not.
+    Ended(u16, Result<(), String>),
+}
+
+enum Report {
+    Ready,
+    Ended,
+}
+
+/// The cores and how to reach them.
+struct Running {
+    cores: Cores<()>,
+    mailboxes: Mailboxes,
+    reports: mpsc::Receiver<CoreReport>,
+}
+
+impl Running {
+    /// The next report, if there is one. A core that failed ends the node at once, without waiting
+    /// for the others (invariant 6).
+    fn next_report(&self) -> Result<Option<Report>, StartError> {
+        match self.reports.try_recv() {
+            Ok(CoreReport::Ready) => Ok(Some(Report::Ready)),
+            Ok(CoreReport::Ended(_, Ok(()))) => Ok(Some(Report::Ended)),
+            Ok(CoreReport::Ended(core, Err(detail))) => Err(StartError::Core { core, detail }),
+            Err(mpsc::TryRecvError::Empty) => Ok(None),
+            Err(mpsc::TryRecvError::Disconnected) => Ok(Some(Report::Ended)),
+        }
+    }
+
+    fn post(&self, core: u16, mut letter: Letter) {
+        // The main thread posts a handful of letters in a core's life: a full mailbox empties.
+        while let Err(back) = self.mailboxes.post(self.mailboxes.main(), core, letter) {
+            letter = back;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.cores.wakers()[usize::from(core)].wake();
+    }
+
+    /// Tells every core to stop, and waits until all have.
+    fn stop(self) -> Result<(), StartError> {
+        for core in 0..self.cores.wakers().len() {
+            self.post(core as u16, Letter::Stop);
+        }
+        self.finish(0)
+    }
+
+    /// Waits until every core has ended, of which `ended` have been seen to.
+    fn finish(self, mut ended: usize) -> Result<(), StartError> {
+        let cores = self.cores.wakers().len();
+        while ended < cores {
+            match self.next_report()? {
+                Some(Report::Ended) => ended += 1,
+                Some(Report::Ready) => {}
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+        for (core, outcome) in self.cores.join().into_iter().enumerate() {
+            outcome.map_err(|error| StartError::Core {
+                core: core as u16,
+                detail: error.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells what a person who has just started the server wants to know.
+fn announce(settings: &Settings, dir: &DataDir, recovery: Duration) {
+    let listen = settings.listen;
+    let durability = &dir.format().durability;
+    let pinned = if settings.cpus.is_empty() {
+        "not pinned".to_owned()
+    } else {
+        format!("on CPUs {}", config::show_cpus(&settings.cpus))
+    };
+    let text = format!(
+        "Ringbolt {} is ready.\n  \
+           address     {listen}\n  \
+           data        {} ({} partitions, start {})\n  \
+           cores       {} ({pinned}), memory {}\n  \
+           durability  {durability}\n  \
+           recovered   in {:.1} s\n\
+         Try: ringbolt put --addr {listen} greeting hello\n",
+        env!("CARGO_PKG_VERSION"),
+        settings.data.display(),
+        dir.format().partitions,
+        dir.format().boots,
+        settings.cores,
+        config::show_bytes(settings.memory),
+        recovery.as_secs_f64(),
+    );
+    // Standard error may be closed: that must not stop a server.
+    let _unheard = std::io::stderr().write_all(text.as_bytes());
+}

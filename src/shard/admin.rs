@@ -1,0 +1,308 @@
+//! Keyspaces and counters: requests that concern the whole node.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringbolt_engine::entry::{Effect, LogId, PartitionId};
+use ringbolt_engine::env::{Env, TaskClass};
+use ringbolt_engine::row::{ReadAt, RowKeyBuf, keyspace_range, split_row_key};
+use ringbolt_wire::codec::keyspace_name_ok;
+use ringbolt_wire::message::{
+    ErrorCode, KEYSPACE_DEFAULT, KEYSPACE_SYSTEM, Keyspace, KeyspaceOptions, Response,
+};
+
+use super::Inner;
+use super::keyspaces::{self, Definition, HOME, NEXT_ID};
+use super::mail::{KeyspaceChange, Origin, Scope, Ticket};
+use super::pending::{KeyHashes, Outcome, Pending};
+use super::read::decode_reply;
+use super::reply::Refusal;
+use super::signal::Signal;
+
+/// How long the server's own write waits before it tries a full log again.
+const OWN_RETRY: Duration = Duration::from_millis(5);
+
+impl<E: Env> Inner<E> {
+    /// The node's counters, summed over its cores.
+    pub(super) fn stats(self: &Rc<Self>, origin: Origin, scope: Scope, bytes: &[u8]) {
+        if scope == Scope::Share || self.config.map.cores() == 1 {
+            return self.answer(&origin, &Response::Stats(self.own_stats()));
+        }
+        let this = Rc::clone(self);
+        let frame = bytes.to_vec();
+        self.env.spawn(TaskClass::Foreground, async move {
+            let cores: Vec<u16> = (0..this.config.map.cores()).collect();
+            let replies = this.ask(&cores, &origin, &frame).await;
+            let mut sums: Vec<(String, u64)> = Vec::new();
+            for reply in &replies {
+                match decode_reply(reply) {
+                    Ok(Response::Stats(stats)) if sums.is_empty() => sums = stats,
+                    Ok(Response::Stats(stats)) => {
+                        for ((_, sum), (_, value)) in sums.iter_mut().zip(stats) {
+                            *sum = sum.wrapping_add(value);
+                        }
+                    }
+                    other => return this.pass_on(&origin, other),
+                }
+            }
+            this.answer(&origin, &Response::Stats(sums));
+        });
+    }
+
+    pub(super) fn keyspace_create(
+        self: &Rc<Self>,
+        origin: Origin,
+        name: &str,
+        options: KeyspaceOptions,
+    ) {
+        let name = name.to_owned();
+        self.alone(origin, move |this| async move {
+            let keyspace = this.create(&origin, name, options).await?;
+            Ok(Response::Keyspaces(vec![keyspace]))
+        });
+    }
+
+    pub(super) fn keyspace_drop(self: &Rc<Self>, origin: Origin, name: &str) {
+        let name = name.to_owned();
+        self.alone(origin, move |this| async move {
+            let found = this.keyspaces.borrow().by_name(&name).cloned();
+            let Some(keyspace) = found else {
+                return Err(Refusal::new(
+                    ErrorCode::NoSuchKeyspace,
+                    0,
+                    format!("there is no keyspace {name:?}"),
+                ));
+            };
+            if keyspace.id == KEYSPACE_DEFAULT {
+                return Err(Refusal::new(
+                    ErrorCode::BadRequest,
+                    0,
+                    "the default keyspace cannot be dropped",
+                ));
+            }
+            let definition = Definition {
+                id: keyspace.id,
+                options: keyspace.options,
+                dropped: true,
+            };
+            this.own_write(HOME, &[put(&name, &keyspaces::encode(&definition))])
+                .await?;
+            this.finish_drop(&origin, keyspace).await?;
+            Ok(Response::Done)
+        });
+    }
+
+    /// Runs a change of the keyspaces, one at a time.
+    fn alone<F>(self: &Rc<Self>, origin: Origin, change: impl FnOnce(Rc<Self>) -> F + 'static)
+    where
+        F: Future<Output = Result<Response<'static>, Refusal>>,
+    {
+        if self.keyspaces_busy.replace(true) {
+            return self.refuse(
+                &origin,
+                &Refusal::retry(
+                    ErrorCode::Overloaded,
+                    50,
+                    "another keyspace is being created or dropped: try again",
+                ),
+            );
+        }
+        let this = Rc::clone(self);
+        self.env.spawn(TaskClass::Foreground, async move {
+            let answer = change(Rc::clone(&this)).await;
+            this.keyspaces_busy.set(false);
+            match answer {
+                Ok(response) => this.answer(&origin, &response),
+                Err(refusal) => this.refuse(&origin, &refusal),
+            }
+        });
+    }
+
+    async fn create(
+        self: &Rc<Self>,
+        origin: &Origin,
+        name: String,
+        options: KeyspaceOptions,
+    ) -> Result<Keyspace, Refusal> {
+        if !keyspace_name_ok(&name) {
+            return Err(Refusal::new(
+                ErrorCode::BadRequest,
+                0,
+                "a keyspace's name is 1 to 64 of A-Z a-z 0-9 _ . - and starts with none of . -",
+            ));
+        }
+        let limit = self.config.limits.keyspaces_max;
+        {
+            let known = self.keyspaces.borrow();
+            if let Some(other) = known.by_name(&name) {
+                return Err(Refusal::new(
+                    ErrorCode::KeyspaceExists,
+                    u64::from(other.id),
+                    format!("there is a keyspace {name:?} already"),
+                ));
+            }
+            if known.len() >= limit {
+                return Err(Refusal::new(
+                    ErrorCode::TooLarge,
+                    limit as u64,
+                    format!("there are {limit} keyspaces, the limit"),
+                ));
+            }
+        }
+        let (_, at) = self.view(HOME, KEYSPACE_DEFAULT)?;
+        let row_key = RowKeyBuf::of(HOME, KEYSPACE_SYSTEM, NEXT_ID);
+        let next = self.engine.tree().get(&row_key, at).await?;
+        let id = next
+            .and_then(|row| Some(u32::from_le_bytes(row.value[..].try_into().ok()?)))
+            .unwrap_or(KEYSPACE_DEFAULT + 1);
+        let definition = Definition {
+            id,
+            options,
+            dropped: false,
+        };
+        let encoded = keyspaces::encode(&definition);
+        let next = (id + 1).to_le_bytes();
+        let effects = [
+            put(&name, &encoded),
+            Effect::Put {
+                keyspace: KEYSPACE_SYSTEM,
+                key: NEXT_ID,
+                value: &next,
+                expires_ms: 0,
+                created_ms: 0,
+            },
+        ];
+        self.own_write(HOME, &effects).await?;
+        let keyspace = Keyspace { id, name, options };
+        self.tell_all(origin, &KeyspaceChange::Created(keyspace.clone()))
+            .await;
+        Ok(keyspace)
+    }
+
+    /// Makes every core forget a keyspace and delete its rows, then removes its definition.
+    async fn finish_drop(
+        self: &Rc<Self>,
+        origin: &Origin,
+        keyspace: Keyspace,
+    ) -> Result<(), Refusal> {
+        let name = keyspace.name.clone();
+        self.tell_all(origin, &KeyspaceChange::Dropped(keyspace))
+            .await;
+        let gone = Effect::Delete {
+            keyspace: KEYSPACE_SYSTEM,
+            key: name.as_bytes(),
+        };
+        self.own_write(HOME, &[gone]).await?;
+        Ok(())
+    }
+
+    /// Takes a change that the home core decided.
+    pub(super) fn keyspace_changed(self: &Rc<Self>, origin: Origin, change: KeyspaceChange) {
+        match change {
+            KeyspaceChange::Created(keyspace) => {
+                self.keyspaces.borrow_mut().insert(keyspace);
+                self.answer(&origin, &Response::Done);
+            }
+            KeyspaceChange::Dropped(keyspace) => {
+                self.keyspaces.borrow_mut().remove(keyspace.id);
+                let this = Rc::clone(self);
+                self.env.spawn(TaskClass::Foreground, async move {
+                    let everything = Effect::DeleteRange {
+                        keyspace: keyspace.id,
+                        from: &[],
+                        to: &[],
+                    };
+                    let partitions: Vec<_> = this.config.map.owned_by(this.config.core).collect();
+                    let mut answer = Ok(());
+                    for partition in partitions {
+                        answer = answer.and(this.own_write(partition, &[everything]).await);
+                    }
+                    match answer {
+                        Ok(()) => this.answer(&origin, &Response::Done),
+                        Err(refusal) => this.refuse(&origin, &refusal),
+                    }
+                });
+            }
+        }
+    }
+
+    /// A write of the server's own: waits until it is committed.
+    pub(super) async fn own_write(
+        &self,
+        partition: PartitionId,
+        effects: &[Effect<'_>],
+    ) -> Result<(), Refusal> {
+        let committed: Signal<LogId> = Signal::new();
+        loop {
+            match self.log(partition, 0, 0, effects) {
+                Ok((record, _)) => {
+                    self.pending.borrow_mut().push(Pending {
+                        partition,
+                        record: Some(record),
+                        keys: KeyHashes::None,
+                        outcome: Outcome::Own(Some(committed.clone())),
+                        bytes: 0,
+                    });
+                    committed.wait().await;
+                    return Ok(());
+                }
+                Err(refusal) if refusal.code == ErrorCode::Overloaded => {
+                    self.env.sleep(OWN_RETRY).await;
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    /// Reads the definitions at the start, tells every core, and finishes drops that a crash cut
+    /// short. Only on the core that owns the home partition.
+    pub(super) async fn load_keyspaces(self: &Rc<Self>) -> Result<(), Refusal> {
+        let (from, to) = keyspace_range(HOME, KEYSPACE_SYSTEM, b"", b"");
+        let mut cursor = self
+            .engine
+            .tree()
+            .cursor(&from, &to, false, ReadAt::newest(0));
+        let mut found = Vec::new();
+        while let Some((row_key, _, value)) = cursor.next().await? {
+            let name = split_row_key(row_key).map_or(&[][..], |parts| parts.key);
+            if let (Some(definition), Ok(name)) =
+                (keyspaces::decode(value), std::str::from_utf8(name))
+                && name.as_bytes() != NEXT_ID
+            {
+                let keyspace = Keyspace {
+                    id: definition.id,
+                    name: name.to_owned(),
+                    options: definition.options,
+                };
+                found.push((keyspace, definition.dropped));
+            }
+        }
+        let origin = Origin {
+            core: self.config.core,
+            ticket: Ticket::None,
+            request_id: 0,
+            cost: 0,
+            deadline: Duration::MAX,
+        };
+        for (keyspace, dropped) in found {
+            if dropped {
+                self.finish_drop(&origin, keyspace).await?;
+            } else {
+                self.tell_all(&origin, &KeyspaceChange::Created(keyspace))
+                    .await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A definition's row.
+fn put<'a>(name: &'a str, encoded: &'a [u8]) -> Effect<'a> {
+    Effect::Put {
+        keyspace: KEYSPACE_SYSTEM,
+        key: name.as_bytes(),
+        value: encoded,
+        expires_ms: 0,
+        created_ms: 0,
+    }
+}

@@ -1,0 +1,60 @@
+//! A shard's counters: plain cells, read when somebody asks.
+
+use std::cell::Cell;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of one shard's request path. Totals since start unless the doc says "now".
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: Cell<u64>,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name.
+            pub fn list(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get()),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections open now.
+    connections,
+    /// Connections accepted.
+    connections_total,
+    /// Connections cut off because they did not read, speak or finish a frame in time.
+    connections_cut_total,
+    /// Connections refused because there were too many.
+    connections_refused_total,
+    /// Requests received.
+    requests_total,
+    /// Requests whose partition is another core's.
+    requests_forwarded_total,
+    /// Requests answered with an error.
+    errors_total,
+    /// Requests refused because a limit was reached.
+    overloaded_total,
+    /// Frames that broke the protocol.
+    bad_frames_total,
+    /// Single-key reads.
+    gets_total,
+    /// Reads that had to wait for the disk.
+    reads_from_disk_total,
+    /// Writes and batches acknowledged.
+    writes_total,
+    /// Scan pages.
+    scan_pages_total,
+    /// Microseconds that acknowledgements were held back by write throttling.
+    throttled_us_total,
+    /// Bytes received from clients.
+    received_bytes_total,
+    /// Bytes sent to clients.
+    sent_bytes_total,
+}
+
+/// Adds to a counter.
+pub(crate) fn add(counter: &Cell<u64>, by: u64) {
+    counter.set(counter.get().wrapping_add(by));
+}

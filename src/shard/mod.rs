@@ -1,0 +1,238 @@
+//! One core's request path: from the bytes of a connection to the engine and back.
+//!
+//! A [`Shard`] is sans-IO: sockets, mailboxes and the loop that drives it are handed in through
+//! [`Port`], everything else through the engine's [`Env`]. So the simulator runs this very code.
+//!
+//! One turn of the loop, in this order:
+//!
+//! 1. [`Shard::begin_turn`] reads the clock once;
+//! 2. [`Shard::received`], [`Shard::parcel`], [`Shard::sent`] take what has arrived. Frames are
+//!    parsed in place; what memory can answer is answered at once, with no task and no allocation
+//!    (`read`); a write is decided, numbered and encoded into the log's open group (`write`); what
+//!    needs the disk becomes a task;
+//! 3. [`Shard::end_turn`] applies what became durable and answers it (`commit`), submits the log's
+//!    group, and hands each connection's replies to its socket in one send. Every turn ends with
+//!    it, after the tasks have run: so nothing that a task did needs to wake the loop.
+//!
+//! Who may answer is in the request's [`mail::Origin`]: a connection of this core, or another core
+//! that forwarded the request (`reply`). A request that needs several cores is split and gathered
+//! (`gather`).
+
+mod admin;
+mod commit;
+pub mod counters;
+mod gather;
+mod input;
+mod keyspaces;
+pub mod limits;
+pub mod mail;
+mod pending;
+mod read;
+mod reply;
+pub mod route;
+mod scan;
+mod sessions;
+mod signal;
+mod space;
+mod start;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod turn;
+mod write;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringbolt_engine::engine::Engine;
+use ringbolt_engine::env::Env;
+use ringbolt_engine::error::EngineError;
+use ringbolt_engine::row::RowKeyBuf;
+use ringbolt_wire::message::{PartitionId, Token};
+
+use crate::replica::Replica;
+use counters::Counters;
+use gather::Gathers;
+use keyspaces::Keyspaces;
+use limits::ShardLimits;
+use mail::{Origin, Parcel, Scope, SessionKey};
+use pending::{Outcome, PendingQueue};
+use route::PartitionMap;
+use sessions::Sessions;
+
+/// The sockets and mailboxes of a core, as a shard sees them.
+pub trait Port {
+    /// Sends bytes on a connection; they come back by [`Shard::sent`]. Never called while a send
+    /// on the same connection is under way.
+    fn send(&mut self, handle: u64, bytes: Vec<u8>);
+    /// Stops reading a connection until [`Port::resume`].
+    fn pause(&mut self, handle: u64);
+    /// Reads a connection again.
+    fn resume(&mut self, handle: u64);
+    /// Closes a connection once what was sent has gone out. The shard has forgotten it already.
+    fn finish(&mut self, handle: u64);
+    /// Closes a connection at once. The shard has forgotten it already.
+    fn close(&mut self, handle: u64);
+    /// Moves a connection to another core, which first takes `input` as if it came from the
+    /// socket. The shard has forgotten it already.
+    fn hand_over(&mut self, handle: u64, core: u16, input: Vec<u8>);
+    /// Posts a parcel to another core. Gives it back if the mailbox is full.
+    ///
+    /// # Errors
+    /// The parcel, to be posted in a later turn.
+    fn post(&mut self, core: u16, parcel: Parcel) -> Result<(), Parcel>;
+}
+
+/// What a shard is told at its start.
+pub struct ShardConfig {
+    /// The core it lives on.
+    pub core: u16,
+    /// The node's partition map.
+    pub map: Arc<PartitionMap>,
+    /// Its limits.
+    pub limits: ShardLimits,
+    /// The engine's folder, whose file system is watched for free space.
+    pub dir: std::path::PathBuf,
+    /// Free space, in bytes, below which puts are refused.
+    pub space_reserve: u64,
+}
+
+/// One core's shard. Cheap to clone; lives on one core.
+pub struct Shard<E: Env>(Rc<Inner<E>>);
+
+impl<E: Env> Clone for Shard<E> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+/// The clock, read once a turn.
+#[derive(Debug, Clone, Copy, Default)]
+struct TurnClock {
+    now: Duration,
+    wall_ms: u64,
+}
+
+/// A request that waits until its partition has applied an entry.
+struct Deferred {
+    partition: PartitionId,
+    index: u64,
+    origin: Origin,
+    scope: Scope,
+    frame: Vec<u8>,
+}
+
+/// A connection that wants another core.
+struct Leaving {
+    key: SessionKey,
+    handle: u64,
+    core: u16,
+    /// All it has sent, its hello first: the other core reads it again.
+    input: Vec<u8>,
+}
+
+/// An acknowledgement held back by write throttling.
+struct Held {
+    until: Duration,
+    token: Token,
+    outcome: Outcome,
+}
+
+struct Inner<E: Env> {
+    env: E,
+    engine: Engine<E>,
+    config: ShardConfig,
+    clock: Cell<TurnClock>,
+    sessions: RefCell<Sessions>,
+    /// Connections that ended since the last turn and are to be closed by the port.
+    closing: RefCell<Vec<u64>>,
+    /// Connections to hand to other cores at the turn's end.
+    leaving: RefCell<Vec<Leaving>>,
+    /// By partition; `None` where another core owns it.
+    replicas: RefCell<Box<[Option<Replica>]>>,
+    pending: RefCell<PendingQueue>,
+    deferred: RefCell<Vec<Deferred>>,
+    /// Requests whose wait is over, to be taken up this turn.
+    ready: RefCell<Vec<Deferred>>,
+    held: RefCell<VecDeque<Held>>,
+    throttle_until: Cell<Duration>,
+    /// What goes to each core at the end of the turn.
+    parcels: RefCell<Box<[Parcel]>>,
+    gathers: RefCell<Gathers>,
+    keyspaces: RefCell<Keyspaces>,
+    /// Whether a keyspace is being created or dropped: one at a time.
+    keyspaces_busy: Cell<bool>,
+    row_key: RefCell<RowKeyBuf>,
+    hasher: ahash::RandomState,
+    inflight_bytes: Cell<usize>,
+    space_low: Cell<bool>,
+    accepting: Cell<bool>,
+    next_sweep: Cell<Duration>,
+    next_expiry: Cell<Duration>,
+    counters: Counters,
+}
+
+impl<E: Env> Shard<E> {
+    /// A shard over an open engine. It serves once [`Shard::start`] is done.
+    pub fn new(env: E, engine: Engine<E>, config: ShardConfig) -> Self {
+        let partitions = usize::from(config.map.partitions());
+        let cores = usize::from(config.map.cores());
+        Self(Rc::new(Inner {
+            clock: Cell::new(TurnClock {
+                now: env.now(),
+                wall_ms: env.wall_ms(),
+            }),
+            hasher: ahash::RandomState::with_seeds(env.random(), 1, 2, 3),
+            env,
+            engine,
+            config,
+            sessions: RefCell::default(),
+            closing: RefCell::default(),
+            leaving: RefCell::default(),
+            replicas: RefCell::new((0..partitions).map(|_| None).collect()),
+            pending: RefCell::default(),
+            deferred: RefCell::default(),
+            ready: RefCell::default(),
+            held: RefCell::default(),
+            throttle_until: Cell::new(Duration::ZERO),
+            parcels: RefCell::new((0..cores).map(|_| Parcel::default()).collect()),
+            gathers: RefCell::default(),
+            keyspaces: RefCell::default(),
+            keyspaces_busy: Cell::new(false),
+            row_key: RefCell::default(),
+            inflight_bytes: Cell::new(0),
+            space_low: Cell::new(false),
+            accepting: Cell::new(true),
+            next_sweep: Cell::new(Duration::ZERO),
+            next_expiry: Cell::new(Duration::ZERO),
+            counters: Counters::default(),
+        }))
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine<E> {
+        &self.0.engine
+    }
+
+    /// Why the shard cannot go on, if it cannot: its process must stop (invariant 6).
+    pub fn failure(&self) -> Option<EngineError> {
+        self.0.engine.failure()
+    }
+
+    /// A connection was accepted. `None` if there are too many: close it after telling so by the
+    /// frame that [`Shard::refusal`] gives.
+    pub fn connected(&self, handle: u64) -> Option<SessionKey> {
+        let inner = &self.0;
+        let mut sessions = inner.sessions.borrow_mut();
+        if !inner.accepting.get() || sessions.len() >= inner.config.limits.sessions_max {
+            counters::add(&inner.counters.connections_refused_total, 1);
+            return None;
+        }
+        counters::add(&inner.counters.connections_total, 1);
+        inner.counters.connections.set(sessions.len() as u64 + 1);
+        Some(sessions.insert(handle, inner.clock.get().now))
+    }
+}

@@ -1,0 +1,502 @@
+//! Reads: from memory at once, from the disk in a task, after waiting where the read level asks.
+//!
+//! With one replica per partition every read level but `Session` sees the applied state: an
+//! acknowledged write has been applied before it is acknowledged. A `Session` read whose token is
+//! ahead of what is applied waits for it until the deadline, then gets `STALE`.
+//!
+//! A record that is expired by the wall clock but not yet by the partition's time is not simply
+//! hidden: the partition's time must first have passed its expiry for everybody. So the read
+//! proposes an empty entry, which carries the time, and is served behind it; reads that come
+//! meanwhile share that entry.
+
+use std::rc::Rc;
+
+use ringbolt_engine::env::{Env, TaskClass};
+use ringbolt_engine::row::{ReadAt, RowKeyBuf, RowMeta};
+use ringbolt_engine::tree::{Lookup, Row};
+use ringbolt_wire::codec::{self, ValuesBuilder};
+use ringbolt_wire::message::{
+    ErrorCode, Keys, KeyspaceId, Meta, PartitionId, ReadLevel, ReadOptions, Response, Token,
+};
+use ringbolt_wire::{frame, partition_of};
+
+use super::counters::add;
+use super::mail::{Origin, Scope};
+use super::pending::{KeyHashes, Outcome, Pending};
+use super::reply::{Refusal, meta, token};
+use super::{Deferred, Inner};
+
+/// What a read from memory came to.
+enum Glance {
+    Replied,
+    Absent,
+    /// The record is expired by the clock, not yet by the partition's time.
+    Expiring,
+    NeedsDisk,
+}
+
+impl<E: Env> Inner<E> {
+    /// Whether the row is expired by the wall clock though the partition's time has not come.
+    pub(super) fn expiring(&self, row: &RowMeta) -> bool {
+        row.expired_at(self.clock.get().wall_ms)
+    }
+
+    /// What a read of a partition sees now: the applied position and time. A refusal if it does
+    /// not serve or the keyspace is unknown.
+    pub(super) fn view(
+        &self,
+        partition: PartitionId,
+        keyspace: KeyspaceId,
+    ) -> Result<(Token, ReadAt), Refusal> {
+        self.check_keyspace(keyspace)?;
+        let replicas = self.replicas.borrow();
+        match replicas.get(usize::from(partition)) {
+            Some(Some(replica)) if replica.serves() => Ok((
+                token(partition, replica.applied_id()),
+                ReadAt::newest(replica.time_ms()),
+            )),
+            _ => Err(Refusal::retry(
+                ErrorCode::Unavailable,
+                50,
+                format!("partition {partition} is not serving yet: try again"),
+            )),
+        }
+    }
+
+    /// Whether the read must wait for its tokens; then it is put aside.
+    pub(super) fn waits(
+        &self,
+        origin: &Origin,
+        scope: Scope,
+        partition: PartitionId,
+        read: &ReadOptions<'_>,
+        applied: Token,
+        bytes: &[u8],
+    ) -> bool {
+        if read.level != ReadLevel::Session {
+            return false;
+        }
+        let wanted = read
+            .tokens
+            .iter()
+            .filter(|token| token.partition == partition)
+            .map(|token| token.index)
+            .max();
+        match wanted {
+            Some(index) if index > applied.index => {
+                self.defer(origin, scope, partition, index, bytes);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts a request aside until its partition has applied `index`.
+    pub(super) fn defer(
+        &self,
+        origin: &Origin,
+        scope: Scope,
+        partition: PartitionId,
+        index: u64,
+        bytes: &[u8],
+    ) {
+        self.deferred.borrow_mut().push(Deferred {
+            partition,
+            index,
+            origin: *origin,
+            scope,
+            frame: bytes.to_vec(),
+        });
+    }
+
+    /// Makes the partition's time reach the wall clock, by one empty entry that all reads of this
+    /// moment share. Returns the index to wait for.
+    pub(super) fn tick(&self, partition: PartitionId) -> Result<u64, Refusal> {
+        let wall_ms = self.clock.get().wall_ms;
+        {
+            let replicas = self.replicas.borrow();
+            if let Some(Some(replica)) = replicas.get(usize::from(partition))
+                && replica.next_time_ms(0) >= wall_ms
+                && replica.last_id() != replica.applied_id()
+            {
+                return Ok(replica.last_id().index);
+            }
+        }
+        let (record, head) = self.log(partition, 0, 0, &[])?;
+        self.pending.borrow_mut().push(Pending {
+            partition,
+            record: Some(record),
+            keys: KeyHashes::None,
+            outcome: Outcome::Own(None),
+            bytes: 0,
+        });
+        Ok(head.id.index)
+    }
+
+    /// Puts a read aside until the partition's time has passed the expiry it met.
+    pub(super) fn defer_for_time(
+        &self,
+        origin: &Origin,
+        scope: Scope,
+        partition: PartitionId,
+        bytes: &[u8],
+    ) {
+        match self.tick(partition) {
+            Ok(index) => self.defer(origin, scope, partition, index, bytes),
+            Err(refusal) => self.refuse(origin, &refusal),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // A request's parts, taken apart once by the decoder.
+    pub(super) fn get(
+        self: &Rc<Self>,
+        origin: Origin,
+        scope: Scope,
+        partition: PartitionId,
+        keyspace: KeyspaceId,
+        read: &ReadOptions<'_>,
+        key: &[u8],
+        bytes: &[u8],
+    ) {
+        add(&self.counters.gets_total, 1);
+        let (seen, at) = match self.view(partition, keyspace) {
+            Ok(view) => view,
+            Err(refusal) => return self.refuse(&origin, &refusal),
+        };
+        if self.waits(&origin, scope, partition, read, seen, bytes) {
+            return;
+        }
+        let glance = {
+            let mut row_key = self.row_key.borrow_mut();
+            let row_key = row_key.set(partition, keyspace, key);
+            let found = self.engine.tree().get_now(row_key, at, |row, value| {
+                if self.expiring(&row) {
+                    return Glance::Expiring;
+                }
+                self.reply(&origin, |out| {
+                    codec::encode_value(out, origin.request_id, seen, &meta(&row), value);
+                });
+                Glance::Replied
+            });
+            match found {
+                Lookup::Found(glance) => glance,
+                Lookup::Absent => Glance::Absent,
+                Lookup::NeedsDisk => Glance::NeedsDisk,
+            }
+        };
+        match glance {
+            Glance::Replied => {}
+            Glance::Absent => self.reply(&origin, |out| {
+                codec::encode_not_found(out, origin.request_id, seen);
+            }),
+            Glance::Expiring => self.defer_for_time(&origin, scope, partition, bytes),
+            Glance::NeedsDisk => self.get_from_disk(origin, scope, partition, keyspace, key, bytes),
+        }
+    }
+
+    fn get_from_disk(
+        self: &Rc<Self>,
+        origin: Origin,
+        scope: Scope,
+        partition: PartitionId,
+        keyspace: KeyspaceId,
+        key: &[u8],
+        bytes: &[u8],
+    ) {
+        add(&self.counters.reads_from_disk_total, 1);
+        let this = Rc::clone(self);
+        let row_key = RowKeyBuf::of(partition, keyspace, key);
+        // Kept only for the rare record that expires in just this moment.
+        let frame = bytes.to_vec();
+        self.env.spawn(TaskClass::Foreground, async move {
+            this.finish_get(origin, scope, partition, keyspace, &row_key, &frame)
+                .await;
+        });
+    }
+
+    async fn finish_get(
+        &self,
+        origin: Origin,
+        scope: Scope,
+        partition: PartitionId,
+        keyspace: KeyspaceId,
+        row_key: &[u8],
+        frame: &[u8],
+    ) {
+        let (_, at) = match self.view(partition, keyspace) {
+            Ok(view) => view,
+            Err(refusal) => return self.refuse(&origin, &refusal),
+        };
+        let found = self.engine.tree().get(row_key, at).await;
+        if self.env.now() > origin.deadline {
+            return self.too_late(&origin);
+        }
+        match found {
+            Ok(Some(row)) if self.expiring(&row.meta) => {
+                self.defer_for_time(&origin, scope, partition, frame);
+            }
+            Ok(Some(row)) => {
+                let seen = self.applied(partition);
+                self.reply(&origin, |out| {
+                    codec::encode_value(out, origin.request_id, seen, &meta(&row.meta), &row.value);
+                });
+            }
+            Ok(None) => {
+                let seen = self.applied(partition);
+                self.reply(&origin, |out| {
+                    codec::encode_not_found(out, origin.request_id, seen);
+                });
+            }
+            Err(error) => self.refuse(&origin, &Refusal::from(error)),
+        }
+    }
+
+    /// What the partition has applied.
+    pub(super) fn applied(&self, partition: PartitionId) -> Token {
+        let replicas = self.replicas.borrow();
+        let id = replicas
+            .get(usize::from(partition))
+            .and_then(Option::as_ref)
+            .map(crate::replica::Replica::applied_id)
+            .unwrap_or_default();
+        token(partition, id)
+    }
+
+    #[allow(clippy::too_many_arguments)] // A request's parts, taken apart once by the decoder.
+    pub(super) fn stat(
+        self: &Rc<Self>,
+        origin: Origin,
+        scope: Scope,
+        partition: PartitionId,
+        keyspace: KeyspaceId,
+        read: &ReadOptions<'_>,
+        key: &[u8],
+        bytes: &[u8],
+    ) {
+        let (seen, at) = match self.view(partition, keyspace) {
+            Ok(view) => view,
+            Err(refusal) => return self.refuse(&origin, &refusal),
+        };
+        if self.waits(&origin, scope, partition, read, seen, bytes) {
+            return;
+        }
+        let this = Rc::clone(self);
+        let row_key = RowKeyBuf::of(partition, keyspace, key);
+        let frame = bytes.to_vec();
+        self.env.spawn(TaskClass::Foreground, async move {
+            let tree = this.engine.tree();
+            let found = match tree.stat(&row_key, at).await {
+                Ok(Some(row)) => {
+                    let at = ReadAt {
+                        version: row.version,
+                        ..at
+                    };
+                    let value = tree.get(&row_key, at).await;
+                    value.map(|value| value.map(|value| (row, value.value.len() as u64)))
+                }
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            match found {
+                _ if this.env.now() > origin.deadline => this.too_late(&origin),
+                Ok(Some((row, _))) if this.expiring(&row) => {
+                    this.defer_for_time(&origin, scope, partition, &frame);
+                }
+                Ok(Some((row, value_bytes))) => {
+                    let seen = this.applied(partition);
+                    this.reply(&origin, |out| {
+                        let meta = meta(&row);
+                        codec::encode_stat(out, origin.request_id, seen, &meta, value_bytes);
+                    });
+                }
+                Ok(None) => {
+                    let seen = this.applied(partition);
+                    this.reply(&origin, |out| {
+                        codec::encode_not_found(out, origin.request_id, seen);
+                    });
+                }
+                Err(error) => this.refuse(&origin, &Refusal::from(error)),
+            }
+        });
+    }
+
+    pub(super) fn multi_get(
+        self: &Rc<Self>,
+        origin: Origin,
+        scope: Scope,
+        keyspace: KeyspaceId,
+        read: &ReadOptions<'_>,
+        keys: &Keys<'_>,
+        bytes: &[u8],
+    ) {
+        let limit = self.config.limits.batch_ops_max as usize;
+        if keys.len() > limit {
+            let message = format!("{} keys are over the limit of {limit}", keys.len());
+            let refusal = Refusal::new(ErrorCode::TooLarge, limit as u64, message);
+            return self.refuse(&origin, &refusal);
+        }
+        let mut cores: Vec<u16> = keys.iter().map(|key| self.core_of_key(key)).collect();
+        cores.sort_unstable();
+        cores.dedup();
+        let local = cores.iter().all(|&core| core == self.config.core);
+        if local || scope == Scope::Share {
+            return self.multi_get_here(origin, scope, keyspace, read, keys, bytes);
+        }
+        let this = Rc::clone(self);
+        let frame = bytes.to_vec();
+        self.env.spawn(TaskClass::Foreground, async move {
+            let replies = this.ask(&cores, &origin, &frame).await;
+            this.merge_values(&origin, &frame, &cores, &replies);
+        });
+    }
+
+    fn core_of_key(&self, key: &[u8]) -> u16 {
+        let partition = partition_of(key, self.config.map.partitions());
+        self.config.map.core_of(partition)
+    }
+
+    /// Reads this core's keys of a multi-get; in the order asked.
+    fn multi_get_here(
+        self: &Rc<Self>,
+        origin: Origin,
+        scope: Scope,
+        keyspace: KeyspaceId,
+        read: &ReadOptions<'_>,
+        keys: &Keys<'_>,
+        bytes: &[u8],
+    ) {
+        let mut wanted = Vec::with_capacity(keys.len());
+        let mut seen: Vec<Token> = Vec::new();
+        for key in keys.iter() {
+            let partition = partition_of(key, self.config.map.partitions());
+            if self.config.map.core_of(partition) != self.config.core {
+                continue;
+            }
+            let (token, at) = match self.view(partition, keyspace) {
+                Ok(view) => view,
+                Err(refusal) => return self.refuse(&origin, &refusal),
+            };
+            if !seen.iter().any(|other| other.partition == partition) {
+                if self.waits(&origin, scope, partition, read, token, bytes) {
+                    return;
+                }
+                seen.push(token);
+            }
+            wanted.push((partition, RowKeyBuf::of(partition, keyspace, key), at));
+        }
+        let this = Rc::clone(self);
+        let frame = bytes.to_vec();
+        self.env.spawn(TaskClass::Foreground, async move {
+            this.finish_multi_get(origin, scope, &wanted, &seen, &frame)
+                .await;
+        });
+    }
+
+    async fn finish_multi_get(
+        &self,
+        origin: Origin,
+        scope: Scope,
+        wanted: &[(PartitionId, RowKeyBuf, ReadAt)],
+        seen: &[Token],
+        frame: &[u8],
+    ) {
+        let tree = self.engine.tree();
+        let reads = wanted.iter().map(|(_, key, at)| tree.get(key, *at));
+        let rows: Vec<Option<Row>> = match futures_util::future::try_join_all(reads).await {
+            Ok(rows) => rows,
+            Err(error) => return self.refuse(&origin, &Refusal::from(error)),
+        };
+        if self.env.now() > origin.deadline {
+            return self.too_late(&origin);
+        }
+        let expiring = rows.iter().zip(wanted).find_map(|(row, (partition, ..))| {
+            row.as_ref()
+                .is_some_and(|row| self.expiring(&row.meta))
+                .then_some(*partition)
+        });
+        if let Some(partition) = expiring {
+            return self.defer_for_time(&origin, scope, partition, frame);
+        }
+        let bytes: usize = rows.iter().flatten().map(|row| row.value.len() + 64).sum();
+        let limit = self.config.limits.frame_bytes_max();
+        if bytes > limit as usize {
+            let message = format!("the values exceed a reply of {limit} bytes: ask for fewer keys");
+            let refusal = Refusal::new(ErrorCode::TooLarge, u64::from(limit), message);
+            return self.refuse(&origin, &refusal);
+        }
+        self.reply(&origin, |out| {
+            let mut values = ValuesBuilder::begin(out, origin.request_id);
+            for row in &rows {
+                match row {
+                    Some(row) => values.push(out, &meta(&row.meta), &row.value),
+                    None => values.push_absent(out),
+                }
+            }
+            values.finish(out, seen.iter().copied());
+        });
+    }
+
+    /// Puts the cores' shares of a multi-get back into the order asked.
+    fn merge_values(&self, origin: &Origin, request: &[u8], cores: &[u16], replies: &[Vec<u8>]) {
+        let mut shares = Vec::with_capacity(replies.len());
+        let mut tokens = Vec::new();
+        for reply in replies {
+            match decode_reply(reply) {
+                Ok(Response::Values {
+                    tokens: seen,
+                    values,
+                }) => {
+                    tokens.extend(seen);
+                    shares.push(values.into_iter());
+                }
+                other => return self.pass_on(origin, other),
+            }
+        }
+        let Some(keys) = multi_get_keys(request) else {
+            return self.too_late(origin);
+        };
+        self.reply(origin, |out| {
+            let mut values = ValuesBuilder::begin(out, origin.request_id);
+            for key in keys.iter() {
+                let core = self.core_of_key(key);
+                let share = cores.iter().position(|&c| c == core);
+                let value: Option<(Meta, &[u8])> = share
+                    .and_then(|share| shares.get_mut(share))
+                    .and_then(Iterator::next)
+                    .flatten();
+                match value {
+                    Some((meta, value)) => values.push(out, &meta, value),
+                    None => values.push_absent(out),
+                }
+            }
+            values.finish(out, tokens);
+        });
+    }
+
+    /// Answers with another core's error, or with one of our own for an answer that does not fit.
+    pub(super) fn pass_on(&self, origin: &Origin, reply: Result<Response<'_>, Refusal>) {
+        match reply {
+            Ok(error @ Response::Error(_)) => self.answer(origin, &error),
+            Err(refusal) => self.refuse(origin, &refusal),
+            Ok(_) => self.refuse(
+                origin,
+                &Refusal::new(ErrorCode::ShardFailed, 0, "a core answered out of turn"),
+            ),
+        }
+    }
+}
+
+/// Decodes another core's reply frame.
+pub(super) fn decode_reply(bytes: &[u8]) -> Result<Response<'_>, Refusal> {
+    frame::open(bytes)
+        .and_then(|view| Response::decode(&view))
+        .map_err(|error| Refusal::new(ErrorCode::ShardFailed, 0, error.to_string()))
+}
+
+fn multi_get_keys(request: &[u8]) -> Option<Keys<'_>> {
+    let view = frame::open(request).ok()?;
+    match ringbolt_wire::message::Request::decode(&view) {
+        Ok(ringbolt_wire::message::Request::MultiGet { keys, .. }) => Some(keys),
+        _ => None,
+    }
+}

@@ -1,0 +1,164 @@
+//! Answers: to a connection of this core, to a gather, or to the core that asked.
+
+use ringbolt_engine::entry::LogId;
+use ringbolt_engine::env::Env;
+use ringbolt_engine::error::EngineError;
+use ringbolt_engine::row::RowMeta;
+use ringbolt_wire::codec;
+use ringbolt_wire::message::{ErrorCode, ErrorReply, Meta, PartitionId, Response, Token};
+
+use super::Inner;
+use super::counters::add;
+use super::mail::{Origin, Ticket};
+
+/// A typed refusal, before it is a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: ErrorCode,
+    pub(super) retry_after_ms: u32,
+    pub(super) detail: u64,
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(code: ErrorCode, detail: u64, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            retry_after_ms: 0,
+            detail,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn retry(code: ErrorCode, retry_after_ms: u32, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            retry_after_ms,
+            detail: 0,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        let message = error.to_string();
+        match error {
+            EngineError::Corrupt { .. } | EngineError::WrongFormat { .. } => {
+                Self::new(ErrorCode::Corrupt, 0, message)
+            }
+            EngineError::NoSpace(_) => Self::retry(ErrorCode::NoSpace, 1000, message),
+            EngineError::Invalid(_) => Self::new(ErrorCode::BadRequest, 0, message),
+            EngineError::Busy(_) => Self::retry(ErrorCode::Overloaded, 10, message),
+            EngineError::Deadline => Self::new(ErrorCode::DeadlineExceeded, 0, message),
+            EngineError::Disk(_) | EngineError::Closed => {
+                Self::new(ErrorCode::ShardFailed, 0, message)
+            }
+        }
+    }
+}
+
+/// A token as the wire has it.
+pub(super) fn token(partition: PartitionId, id: LogId) -> Token {
+    Token {
+        partition,
+        term: id.term,
+        index: id.index,
+    }
+}
+
+/// A record's description as the wire has it.
+pub(super) fn meta(row: &RowMeta) -> Meta {
+    Meta {
+        version: row.version,
+        updated_ms: row.updated_ms,
+        created_ms: row.created_ms,
+        expires_ms: row.expires_ms,
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// Gives an answer to whoever asked. `encode` appends one whole frame.
+    pub(super) fn reply(&self, origin: &Origin, encode: impl FnOnce(&mut Vec<u8>)) {
+        if origin.core == self.config.core {
+            self.deliver(origin, encode);
+        } else {
+            self.parcels.borrow_mut()[usize::from(origin.core)].reply(*origin, encode);
+        }
+    }
+
+    /// Gives an answer to a connection or gather of this core.
+    pub(super) fn deliver(&self, origin: &Origin, encode: impl FnOnce(&mut Vec<u8>)) {
+        match origin.ticket {
+            Ticket::Session(key) => {
+                self.release(origin.cost as usize);
+                if let Some(session) = self.sessions.borrow_mut().touch(key) {
+                    session.inflight = session.inflight.saturating_sub(1);
+                    session.inflight_bytes =
+                        session.inflight_bytes.saturating_sub(origin.cost as usize);
+                    if session.backlog() == 0 {
+                        session.sent = self.clock.get().now;
+                    }
+                    encode(&mut session.out);
+                }
+            }
+            Ticket::Gather { key, part } => {
+                let mut bytes = Vec::new();
+                encode(&mut bytes);
+                self.gathers.borrow_mut().part(key, part, bytes);
+            }
+            Ticket::None => {}
+        }
+    }
+
+    /// Gives back a request's share of the shard's budget of bytes in flight.
+    pub(super) fn release(&self, bytes: usize) {
+        self.inflight_bytes
+            .set(self.inflight_bytes.get().saturating_sub(bytes));
+    }
+
+    pub(super) fn answer(&self, origin: &Origin, response: &Response<'_>) {
+        self.reply(origin, |out| response.encode(origin.request_id, out));
+    }
+
+    pub(super) fn fail(
+        &self,
+        origin: &Origin,
+        code: ErrorCode,
+        retry_after_ms: u32,
+        detail: u64,
+        message: &str,
+    ) {
+        add(&self.counters.errors_total, 1);
+        let error = ErrorReply {
+            code,
+            retry_after_ms,
+            detail,
+            message,
+        };
+        self.reply(origin, |out| {
+            codec::encode_error(out, origin.request_id, &error);
+        });
+    }
+
+    pub(super) fn refuse(&self, origin: &Origin, refusal: &Refusal) {
+        self.fail(
+            origin,
+            refusal.code,
+            refusal.retry_after_ms,
+            refusal.detail,
+            &refusal.message,
+        );
+    }
+
+    /// Answers that a request's time ran out before anything was done.
+    pub(super) fn too_late(&self, origin: &Origin) {
+        self.fail(
+            origin,
+            ErrorCode::DeadlineExceeded,
+            0,
+            0,
+            "the deadline passed before the request could be served: nothing was done",
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! The beginning and the end of one turn of the core's loop.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringbolt_engine::env::Env;
+
+use super::counters::add;
+use super::mail::SessionKey;
+use super::sessions::{Session, Stage};
+use super::{Inner, Port, Shard, TurnClock};
+
+/// How often deadlines are looked at.
+const EXPIRY_EVERY: Duration = Duration::from_millis(5);
+/// How often connections are looked at for silence.
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+impl<E: Env> Shard<E> {
+    /// Reads the clock for this turn.
+    pub fn begin_turn(&self) {
+        self.0.read_clock();
+    }
+
+    /// Applies and answers what became durable, starts the log write, hands replies to the
+    /// sockets and parcels to the mailboxes. Returns when the shard wants its next turn even if
+    /// nothing arrives.
+    pub fn end_turn(&self, port: &mut impl Port) -> Option<Duration> {
+        let inner = &self.0;
+        inner.take_durable();
+        inner.take_up_ready();
+        let now = inner.clock.get().now;
+        if now >= inner.next_expiry.get() {
+            inner.next_expiry.set(now + EXPIRY_EVERY);
+            inner.expire();
+        }
+        if now >= inner.next_sweep.get() {
+            inner.next_sweep.set(now + SWEEP_EVERY);
+            inner.sweep();
+        }
+        let due = inner.release_held();
+        inner.serve_dirty(port);
+        inner.engine.submit();
+        for leaving in inner.leaving.take() {
+            port.hand_over(leaving.handle, leaving.core, leaving.input);
+        }
+        for handle in inner.closing.take() {
+            port.close(handle);
+        }
+        if inner.post_parcels(port) {
+            return Some(now);
+        }
+        due
+    }
+
+    /// A send is done; its buffer comes back.
+    pub fn sent(&self, key: SessionKey, buf: Vec<u8>) {
+        let inner = &self.0;
+        let mut sessions = inner.sessions.borrow_mut();
+        let Some(session) = sessions.touch(key) else {
+            return;
+        };
+        add(
+            &inner.counters.sent_bytes_total,
+            session.sending_bytes as u64,
+        );
+        session.sending = false;
+        session.sending_bytes = 0;
+        session.sent = inner.clock.get().now;
+        session.recycle(buf);
+    }
+
+    /// Takes no new connections and no new requests; what is under way is finished.
+    pub fn drain(&self) {
+        let inner = &self.0;
+        inner.accepting.set(false);
+        let keys = inner.sessions.borrow().keys();
+        for key in keys {
+            if let Some(session) = inner.sessions.borrow_mut().touch(key) {
+                session.stage = Stage::Closing;
+            }
+        }
+    }
+
+    /// Whether nothing is under way any more.
+    pub fn is_idle(&self) -> bool {
+        self.0.sessions.borrow().len() == 0 && self.0.pending.borrow().is_empty()
+    }
+}
+
+/// What to do with one connection at the turn's end.
+enum Next {
+    Nothing,
+    Send(u64, Vec<u8>),
+    Close,
+}
+
+impl<E: Env> Inner<E> {
+    pub(super) fn read_clock(&self) {
+        self.clock.set(TurnClock {
+            now: self.env.now(),
+            wall_ms: self.env.wall_ms(),
+        });
+    }
+
+    /// Executes requests that waited for what has been applied since.
+    fn take_up_ready(self: &Rc<Self>) {
+        for waiting in self.ready.take() {
+            self.execute_frame(waiting.origin, waiting.scope, &waiting.frame);
+        }
+    }
+
+    /// Goes over the connections with something to do: takes up input that waited, sends, closes.
+    fn serve_dirty(self: &Rc<Self>, port: &mut impl Port) {
+        loop {
+            let slot = self.sessions.borrow_mut().dirty.pop();
+            let Some(slot) = slot else {
+                break;
+            };
+            let key = {
+                let mut sessions = self.sessions.borrow_mut();
+                let Some((key, session)) = sessions.by_slot(slot) else {
+                    continue;
+                };
+                session.dirty = false;
+                key
+            };
+            self.resume(key, port);
+            match self.next(key) {
+                Next::Nothing => {}
+                Next::Send(handle, bytes) => port.send(handle, bytes),
+                Next::Close => {
+                    if let Some(session) = self.forget(key) {
+                        port.finish(session.handle);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Pauses a connection that is over its limits; takes up the input of one that no longer is.
+    fn resume(self: &Rc<Self>, key: SessionKey, port: &mut impl Port) {
+        let limits = &self.config.limits;
+        let (handle, mut input) = {
+            let mut sessions = self.sessions.borrow_mut();
+            let Some(session) = sessions.get(key) else {
+                return;
+            };
+            if !session.paused {
+                return;
+            }
+            if !session.port_paused {
+                session.port_paused = true;
+                port.pause(session.handle);
+            }
+            let relieved = session.inflight <= limits.inflight_requests_max / 2
+                && session.inflight_bytes <= limits.inflight_bytes_max / 2
+                && session.backlog() <= limits.out_bytes_max / 2;
+            if !relieved {
+                return;
+            }
+            session.paused = false;
+            (session.handle, std::mem::take(&mut session.input))
+        };
+        let taken = self.take_frames(key, &input);
+        input.drain(..taken);
+        let mut sessions = self.sessions.borrow_mut();
+        if let Some(session) = sessions.get(key) {
+            session.frame_began = self.clock.get().now;
+            session.input = input;
+            if !session.paused {
+                session.port_paused = false;
+                port.resume(handle);
+            }
+        }
+    }
+
+    fn next(&self, key: SessionKey) -> Next {
+        let mut sessions = self.sessions.borrow_mut();
+        let Some(session) = sessions.get(key) else {
+            return Next::Nothing;
+        };
+        if session.sending {
+            return Next::Nothing;
+        }
+        if !session.out.is_empty() {
+            let spare = std::mem::take(&mut session.spare);
+            let bytes = std::mem::replace(&mut session.out, spare);
+            session.sending = true;
+            session.sending_bytes = bytes.len();
+            return Next::Send(session.handle, bytes);
+        }
+        if session.stage == Stage::Closing && session.inflight == 0 {
+            return Next::Close;
+        }
+        Next::Nothing
+    }
+
+    /// Cuts off connections that do not read, do not speak, or do not finish.
+    fn sweep(&self) {
+        let keys = self.sessions.borrow().keys();
+        let now = self.clock.get().now;
+        for key in keys {
+            let mut sessions = self.sessions.borrow_mut();
+            let Some(session) = sessions.get(key) else {
+                continue;
+            };
+            if !self.is_dead(session, now) {
+                continue;
+            }
+            drop(sessions);
+            add(&self.counters.connections_cut_total, 1);
+            if let Some(session) = self.forget(key) {
+                self.closing.borrow_mut().push(session.handle);
+            }
+        }
+    }
+
+    fn is_dead(&self, session: &Session, now: Duration) -> bool {
+        let limits = &self.config.limits;
+        let since = |then: Duration| now.saturating_sub(then);
+        let stalled = session.sending && since(session.sent) > limits.stall_timeout;
+        let silent = match session.stage {
+            Stage::Greeting => since(session.heard) > limits.handshake_timeout,
+            Stage::Closing => since(session.heard) > limits.stall_timeout && session.inflight == 0,
+            Stage::Open => {
+                !limits.idle_timeout.is_zero()
+                    && session.inflight == 0
+                    && since(session.heard) > limits.idle_timeout
+            }
+        };
+        let dribbling = !session.input.is_empty()
+            && !session.paused
+            && since(session.frame_began) > limits.frame_timeout;
+        stalled || silent || dribbling
+    }
+
+    /// Whether a mailbox was full, so that a parcel waits for the next turn.
+    fn post_parcels(&self, port: &mut impl Port) -> bool {
+        let mut stuck = false;
+        let mut parcels = self.parcels.borrow_mut();
+        for (core, parcel) in parcels.iter_mut().enumerate() {
+            if parcel.is_empty() {
+                continue;
+            }
+            let full = std::mem::take(parcel);
+            if let Err(back) = port.post(core as u16, full) {
+                *parcel = back;
+                stuck = true;
+            }
+        }
+        stuck
+    }
+}

@@ -1,0 +1,90 @@
+//! Starts, stops and folders.
+
+use crate::support::{Server, refused, refused_at};
+
+#[test]
+fn what_was_put_is_there_after_a_stop_and_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &["--cores", "2", "--memory", "256MiB"]);
+    server.ok(&["put", "a", "1"]);
+    assert!(server.stop().success(), "a clean stop exits 0");
+    server.restart();
+    assert_eq!(server.ok(&["get", "a"]), "1\n");
+    server.ok(&["put", "b", "2"]);
+    server.kill();
+    server.restart();
+    assert_eq!(server.ok(&["get", "a"]), "1\n");
+    assert_eq!(server.ok(&["get", "b"]), "2\n");
+}
+
+#[test]
+fn keyspaces_survive_and_dropped_ones_do_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &["--cores", "2", "--memory", "256MiB"]);
+    server.ok(&["keyspace", "create", "users"]);
+    server.ok(&["keyspace", "create", "sessions"]);
+    server.ok(&["put", "--keyspace", "users", "alice", "1"]);
+    server.ok(&["put", "--keyspace", "sessions", "s", "1"]);
+    server.ok(&["keyspace", "drop", "sessions"]);
+    server.kill();
+    server.restart();
+    assert_eq!(server.ok(&["get", "--keyspace", "users", "alice"]), "1\n");
+    let list = server.ok(&["keyspace", "list"]);
+    assert!(
+        list.contains("users") && !list.contains("sessions"),
+        "{list}"
+    );
+    let gone = server.cli(&["get", "--keyspace", "sessions", "s"]);
+    assert!(!gone.status.success());
+}
+
+#[test]
+fn a_folder_in_use_and_a_changed_core_count_are_refused_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &["--cores", "1", "--memory", "128MiB"]);
+    let said = refused(dir.path(), &["--cores", "1", "--memory", "128MiB"]);
+    assert!(said.contains("another ringbolt process"), "{said}");
+    assert!(server.stop().success());
+    let said = refused(dir.path(), &["--cores", "2", "--memory", "256MiB"]);
+    assert!(said.contains("ringbolt recore"), "{said}");
+}
+
+#[test]
+fn a_foreign_folder_and_a_newer_format_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("thesis.txt"), "mine").unwrap();
+    let said = refused(dir.path(), &["--cores", "1"]);
+    assert!(said.contains("not a Ringbolt data folder"), "{said}");
+    assert_eq!(
+        std::fs::read(dir.path().join("thesis.txt")).unwrap(),
+        b"mine"
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("FORMAT"), "version = 99\n").unwrap();
+    let said = refused(dir.path(), &["--cores", "1"]);
+    assert!(said.contains("format 99"), "{said}");
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let said = refused_at(dir.path(), addr, &["--cores", "1"]);
+    assert!(said.contains("cannot listen"), "{said}");
+}
+
+#[test]
+fn a_stopped_and_continued_server_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--cores", "2", "--memory", "256MiB"]);
+    server.ok(&["put", "a", "1"]);
+    server.signal("STOP");
+    let unanswered = server.cli(&["get", "--timeout", "200ms", "a"]);
+    server.signal("CONT");
+    assert!(!unanswered.status.success());
+    assert_eq!(server.ok(&["get", "a"]), "1\n");
+    server.ok(&["put", "a", "2"]);
+    assert_eq!(server.ok(&["get", "a"]), "2\n");
+}

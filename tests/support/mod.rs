@@ -1,0 +1,187 @@
+//! A real server process on a folder of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_ringbolt");
+
+/// How long a process may take to do what a test waits for. Generous: it fails a hang, not a slow
+/// machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server process; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub addr: SocketAddr,
+    pub dir: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Server {
+    /// Starts a server on `dir` with more arguments, and waits until it accepts connections.
+    pub fn start(dir: &Path, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        Self::start_at(dir, free_address(), arguments)
+    }
+
+    fn start_at(dir: &Path, addr: SocketAddr, arguments: Vec<String>) -> Self {
+        let child = spawn(dir, addr, &arguments);
+        let mut server = Self {
+            child,
+            addr,
+            dir: dir.to_owned(),
+            arguments,
+        };
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts it again on the same folder and address, after a kill or stop.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.dir, self.addr, &self.arguments);
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server ended at its start: {status}");
+            }
+            if self
+                .cli(&["get", "--timeout", "1s", "no such key"])
+                .status
+                .code()
+                == Some(1)
+            {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the server does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs a client command against this server.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        let addr = self.addr.to_string();
+        Command::new(BINARY)
+            .args(arguments)
+            .env("RINGBOLT_ADDR", &addr)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a client command that must succeed; its standard output.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &self.pid().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server does not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(dir: &Path, addr: SocketAddr, arguments: &[String]) -> Child {
+    let mut child = command(dir, addr)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The test's own output shows what the server said, and its pipe never fills up.
+    let stderr = child.stderr.take().unwrap();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            eprintln!("server: {line}");
+        }
+    });
+    child
+}
+
+/// `ringbolt server` on a folder, not started.
+pub fn command(dir: &Path, addr: SocketAddr) -> Command {
+    let mut command = Command::new(BINARY);
+    command
+        .arg("server")
+        .arg("--data")
+        .arg(dir)
+        .args(["--listen", &addr.to_string()])
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs a server that must refuse to start; what it said.
+pub fn refused(dir: &Path, arguments: &[&str]) -> String {
+    refused_at(dir, free_address(), arguments)
+}
+
+/// The same, at an address.
+pub fn refused_at(dir: &Path, addr: SocketAddr, arguments: &[&str]) -> String {
+    let child = command(dir, addr)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    let Ok(output) = receiver.recv_timeout(PATIENCE) else {
+        let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        panic!("the server started, or hangs");
+    };
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A loopback address that nobody listens on.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
