@@ -31,6 +31,8 @@ mod throttle;
 mod varint;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
 
 use std::cell::Cell;
