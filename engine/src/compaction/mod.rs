@@ -95,6 +95,7 @@ async fn run<E: Env>(inner: &Rc<Inner<E>>, job: &Job<E>) -> Result<()> {
     let mut all = RangeDeletes::new();
     let mut kept = RangeDeletes::new();
     for delete in job.tables().flat_map(|t| t.reader.range_deletes().iter()) {
+        inner.env.yield_if_needed().await;
         all.insert(delete.from, delete.to, delete.version);
         let partition = partition_of(delete.from).unwrap_or_default();
         let is_needed = level == 0
@@ -203,7 +204,12 @@ async fn drop_whole_tables<E: Env>(inner: &Rc<Inner<E>>) {
         }
         let seen = inner.changed.generation();
         let version = inner.version();
-        let tables = droppable(inner, &version);
+        let deletes = range_deletes_of(inner, &version).await;
+        if !Rc::ptr_eq(&version, &inner.version()) {
+            // Collecting took its time, and the tables are others now.
+            continue;
+        }
+        let tables = droppable(inner, &version, &deletes);
         drop(version);
         if tables.is_empty() {
             let changed = || inner.changed.generation() != seen || inner.is_ending();
@@ -237,15 +243,11 @@ async fn drop_whole_tables<E: Env>(inner: &Rc<Inner<E>>) {
 
 /// Tables all of whose records have expired, with nothing older below; and those that a newer range
 /// delete covers wholly. Not where a snapshot might look.
-fn droppable<E: Env>(inner: &Inner<E>, version: &Tables<E>) -> Vec<TableRef<E>> {
-    let mut deletes = RangeDeletes::new();
-    if version.has_range_deletes {
-        for (_, table) in version.tables() {
-            for delete in table.reader.range_deletes().iter() {
-                deletes.insert(delete.from, delete.to, delete.version);
-            }
-        }
-    }
+fn droppable<E: Env>(
+    inner: &Inner<E>,
+    version: &Tables<E>,
+    deletes: &RangeDeletes,
+) -> Vec<TableRef<E>> {
     let applied = inner.applied.borrow();
     let is_droppable = |level: u8, table: &TableRef<E>| {
         let r = &table.record;
@@ -272,6 +274,20 @@ fn droppable<E: Env>(inner: &Inner<E>, version: &Tables<E>) -> Vec<TableRef<E>> 
         .filter(|(level, table)| is_droppable(*level, table))
         .map(|(_, table)| Rc::clone(table))
         .collect()
+}
+
+/// All range deletes of a version.
+async fn range_deletes_of<E: Env>(inner: &Inner<E>, version: &Tables<E>) -> RangeDeletes {
+    let mut deletes = RangeDeletes::new();
+    if version.has_range_deletes {
+        for (_, table) in version.tables() {
+            for delete in table.reader.range_deletes().iter() {
+                inner.env.yield_if_needed().await;
+                deletes.insert(delete.from, delete.to, delete.version);
+            }
+        }
+    }
+    deletes
 }
 
 /// The least row key above `row_key`.

@@ -156,6 +156,7 @@ impl<E: Env> Output<E> {
         };
         let range_deletes = Rc::clone(&self.range_deletes);
         for delete in range_deletes.iter() {
+            self.inner.env.yield_if_needed().await;
             let from = match &self.from {
                 Some(from) => delete.from.max(from),
                 None => delete.from,
