@@ -23,7 +23,7 @@ Examples:
 
 Exits with 2 if a required condition does not hold. Nothing is left behind in the folder.";
 
-/// Checks whether this host can run a server: each condition, what is required and what is there.
+/// Checks whether this host can run a server, condition by condition.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

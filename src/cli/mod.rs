@@ -27,6 +27,7 @@ mod keyspace;
 mod offline;
 mod output;
 mod put;
+mod recore;
 mod remote;
 mod scan;
 mod server;
@@ -86,6 +87,7 @@ enum Command {
     Stats(stats::Args),
     Check(check::Args),
     Inspect(inspect::Args),
+    Recore(recore::Args),
     Config(config::Args),
     Completions(completions::Args),
 }
@@ -163,6 +165,7 @@ impl Command {
             Self::Stats(args) => (args.client.format, args.run(out)),
             Self::Check(args) => (args.format, args.run(out)),
             Self::Inspect(args) => (args.format(), args.run(out)),
+            Self::Recore(args) => (Format::Text, args.run(out)),
             Self::Config(args) => (Format::Text, args.run(out)),
             Self::Completions(args) => (Format::Text, args.run(out)),
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use clap::Parser;
+use ringbolt_engine::engine::{Engine, EngineOptions};
 use ringbolt_engine::entry::{Effect, EntryHead, LogId};
 use ringbolt_engine::log::{HardState, LogOptions, Recovery};
 
@@ -173,4 +174,107 @@ fn damage_is_told_and_the_rest_is_shown() {
     let empty = tempfile::tempdir().unwrap();
     let (outcome, _) = inspect(&["log", empty.path().to_str().unwrap()]);
     assert!(outcome.unwrap_err().message.contains("no log segments"));
+}
+
+/// An engine's folder with one flushed table: two versions of a key, a tombstone, a range delete.
+fn write_tables(folder: &Path) {
+    let env = PlainEnv::new(Access::Write);
+    let options = EngineOptions {
+        log: LogOptions {
+            segment_bytes: 1 << 20,
+            first_fill_bytes: 1 << 20,
+            ..LogOptions::default()
+        },
+        ..EngineOptions::default()
+    };
+    env.block_on(async {
+        let (engine, _) = Engine::open(env.clone(), folder, options).await.unwrap();
+        let put = |key, value| Effect::Put {
+            keyspace: 2,
+            key,
+            value,
+            expires_ms: 0,
+            created_ms: 0,
+        };
+        let writes = [
+            vec![put(b"a", b"first"), put(b"b", b"x")],
+            vec![Effect::Delete {
+                keyspace: 2,
+                key: b"b",
+            }],
+            vec![Effect::DeleteRange {
+                keyspace: 2,
+                from: b"m",
+                to: b"",
+            }],
+        ];
+        for (index, effects) in (1..).zip(writes) {
+            let head = EntryHead {
+                partition: 5,
+                id: LogId { term: 1, index },
+                time_ms: 1_700_000_000_000,
+                ..EntryHead::default()
+            };
+            engine.append(&head, &effects).unwrap();
+            engine.apply(&head, effects.iter().copied());
+        }
+        engine.tree().flush().await.unwrap();
+        engine.close().await.unwrap();
+    });
+}
+
+#[test]
+fn tables_and_manifests_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tables(folder.path());
+    let path = folder.path().to_str().unwrap();
+    let run = |args: &[&str]| {
+        let (outcome, text) = inspect(args);
+        outcome.unwrap();
+        text
+    };
+    let text = run(&["manifest", path, "--tables", "--partitions"]);
+    assert!(text.contains("level 0: 1 tables, "), "{text}");
+    assert!(text.contains("5/2/\"a\" to "), "{text}");
+    assert!(
+        text.contains("partition 5: up to 1:3, 2023-11-14T22:13:20.000Z"),
+        "{text}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&["manifest", path, "--format", "json"])).unwrap();
+    assert_eq!(json["levels"][0]["tables"], 1);
+
+    let text = run(&["table", path, "--verify"]);
+    assert!(text.contains("1 tombstones, 1 range deletes"), "{text}");
+    assert!(text.contains("every block intact"), "{text}");
+    let text = run(&["table", path, "--rows"]);
+    assert!(
+        text.contains("5/2/\"a\" version 1: \"first\", updated 2023-"),
+        "{text}"
+    );
+    assert!(text.contains("5/2/\"b\" version 2: deleted"), "{text}");
+    assert!(text.contains("version 3: range deleted"), "{text}");
+    let rows = run(&["table", path, "--rows", "--key", "a", "--format", "json"]);
+    let row: serde_json::Value = serde_json::from_str(&rows).unwrap();
+    assert_eq!(row["row"]["key"], "a");
+    assert_eq!(row["cell"]["value"], "first");
+}
+
+#[test]
+fn a_damaged_table_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tables(folder.path());
+    let tables = folder.path().join("tables");
+    let entries = std::fs::read_dir(&tables)
+        .unwrap()
+        .map(|e| e.unwrap().path());
+    let table = entries
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|e| e == "table"));
+    let table = table.unwrap();
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[10] ^= 1;
+    std::fs::write(&table, bytes).unwrap();
+    let (outcome, _) = inspect(&["table", table.to_str().unwrap(), "--verify"]);
+    assert_eq!(outcome.unwrap_err().exit_code(), 2);
 }
