@@ -9,7 +9,9 @@ use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringbolt_engine::env::{Env, TaskClass};
@@ -33,6 +35,16 @@ struct Inner {
     start: Instant,
 }
 
+/// Whether a task has been woken in this turn; which one does not matter, all are polled.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl PlainEnv {
     /// A world whose files may be used as `access` says.
     #[must_use]
@@ -49,20 +61,22 @@ impl PlainEnv {
     /// Runs a future to its end, and the tasks that it starts as far as they get meanwhile.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = pin!(future);
-        let mut context = Context::from_waker(Waker::noop());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
         loop {
+            woken.0.store(false, Ordering::Relaxed);
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return output;
             }
             let turn = std::mem::take(&mut *self.inner.tasks.borrow_mut());
-            let idle = turn.is_empty();
             for mut task in turn {
                 if task.as_mut().poll(&mut context).is_pending() {
                     self.inner.tasks.borrow_mut().push(task);
                 }
             }
-            if idle {
-                // Only a sleep can be waited for.
+            if !woken.0.load(Ordering::Relaxed) {
+                // Nobody waits for anybody else: only for time to pass.
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -77,6 +91,7 @@ impl Env for PlainEnv {
     }
 
     fn spawn(&self, _class: TaskClass, task: impl Future<Output = ()> + 'static) {
+        // It may be spawned in the middle of a turn: then its first poll is in the next.
         self.inner.tasks.borrow_mut().push(Box::pin(task));
     }
 
