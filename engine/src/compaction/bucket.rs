@@ -3,7 +3,7 @@
 //! Shares of the core do not order the disk, so background work takes tokens for each of its
 //! operations: their bytes, and a charge for the operation itself. The rate grows with how far
 //! compaction is behind: at rest it leaves the disk to the readers, under pressure it takes what
-//! there is. Tokens may be overdrawn by one operation; the next then waits until they are back.
+//! there is. Tokens may be overdrawn; the next operation then waits until they are back.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -19,6 +19,8 @@ use crate::table::Throttle;
 const OPERATION_BYTES: f64 = 16.0 * 1024.0;
 /// Tokens that can be saved up, as time at the current rate.
 const BURST: Duration = Duration::from_millis(20);
+/// Tokens that can be owed, as time at the current rate: no wait is longer.
+const DEBT_MAX: Duration = Duration::from_millis(100);
 /// Waits shorter than this are not worth a timer: they stay owed.
 const WAIT_MIN: Duration = Duration::from_millis(2);
 /// The rate under full pressure over that at rest, as a power of two.
@@ -86,7 +88,8 @@ impl<E: Env> Bucket<E> {
         let passed = now.saturating_sub(state.filled_at.replace(now));
         let burst = rate * BURST.as_secs_f64();
         let filled = (state.tokens.get() + rate * passed.as_secs_f64()).min(burst);
-        let tokens = filled - bytes as f64 - OPERATION_BYTES;
+        let owed_max = rate * DEBT_MAX.as_secs_f64();
+        let tokens = (filled - bytes as f64 - OPERATION_BYTES).max(-owed_max);
         state.tokens.set(tokens);
         Duration::from_secs_f64((-tokens).max(0.0) / rate)
     }

@@ -14,7 +14,7 @@ use futures_util::future::select;
 
 use crate::env::{Env, TaskClass};
 use crate::error::{EngineError, Result};
-use crate::manifest::{Edit, MoveRecord};
+use crate::manifest::{Edit, MoveRecord, TableRecord};
 use crate::range_deletes::RangeDeletes;
 use crate::row::partition_of;
 use crate::table::ReadMode;
@@ -167,6 +167,7 @@ async fn run<E: Env>(inner: &Rc<Inner<E>>, job: &Job<E>) -> Result<()> {
         Reason::IntraL0 => stats.intra_l0_bytes_written += written,
         Reason::L0 => stats.l0_bytes_written += written,
         Reason::Tombstones => stats.tombstone_compactions += 1,
+        Reason::Expired => stats.expiry_compactions += 1,
         Reason::Size => {}
     }
     Ok(())
@@ -196,7 +197,8 @@ async fn move_tables<E: Env>(inner: &Rc<Inner<E>>, job: &Job<E>) -> Result<()> {
     inner.commit(&edit, change, || {}).await
 }
 
-/// Drops tables that nobody can see anything of, without reading them.
+/// Drops tables that nobody can see anything of, without reading them, and rewrites those of which
+/// half has expired.
 async fn drop_whole_tables<E: Env>(inner: &Rc<Inner<E>>) {
     loop {
         if inner.is_ending() {
@@ -210,6 +212,20 @@ async fn drop_whole_tables<E: Env>(inner: &Rc<Inner<E>>) {
             continue;
         }
         let tables = droppable(inner, &version, &deletes);
+        if tables.is_empty()
+            && let Some(job) = picker::pick_expired(&version, |r| partitions_time(inner, r))
+        {
+            drop(version);
+            let done = run(inner, &job).await;
+            drop(job);
+            inner.changed.notify();
+            if let Err(e) = done
+                && !inner.after_failure(e).await
+            {
+                return;
+            }
+            continue;
+        }
         drop(version);
         if tables.is_empty() {
             let changed = || inner.changed.generation() != seen || inner.is_ending();
@@ -274,6 +290,17 @@ fn droppable<E: Env>(
         .filter(|(level, table)| is_droppable(*level, table))
         .map(|(_, table)| Rc::clone(table))
         .collect()
+}
+
+/// The least time of the partitions that a table lies in, in milliseconds. `None` where a snapshot
+/// might still look at what has expired.
+fn partitions_time<E: Env>(inner: &Inner<E>, record: &TableRecord) -> Option<u64> {
+    let first = partition_of(&record.smallest).unwrap_or_default();
+    let last = partition_of(&record.largest).unwrap_or(u16::MAX);
+    match inner.snapshots.any_in(first, last) {
+        true => None,
+        false => inner.applied.borrow().time_min(first, last),
+    }
 }
 
 /// All range deletes of a version.

@@ -11,12 +11,15 @@
 //! * **Deeper levels** are due by size over target. The table with the least overlap in the next
 //!   level for its size goes first; without any overlap it is moved, not rewritten. A table full of
 //!   tombstones, or one whose tombstones a reader stumbled over, is due at any size.
+//! * **Expired records** of the deepest level, where no compaction may come by for long, are due when
+//!   all of a table expires and half of the time that takes is over. As about half goes each time,
+//!   no more is rewritten for it than the table had, all in all.
 //! * **Whole tables** are dropped unread when all in them is expired and nothing older lies below,
 //!   or when a newer range delete covers all of it.
 
 use std::rc::Rc;
 
-use crate::manifest::LEVELS;
+use crate::manifest::{LEVELS, TableRecord};
 use crate::tree::version::{Run, TableFile, Version};
 
 /// What decides the shape of the tree.
@@ -47,6 +50,8 @@ pub(crate) enum Reason {
     Size,
     /// Tombstones.
     Tombstones,
+    /// Records that have expired, in the deepest level.
+    Expired,
 }
 
 /// A piece of work. Its inputs are marked busy while it exists.
@@ -379,6 +384,24 @@ pub(crate) fn pick_deep<T>(version: &Version<T>, shape: &Shape) -> Option<Job<T>
         }
     }
     None
+}
+
+/// A job that rids the deepest level of a table's expired records. `time_ms` tells the time of the
+/// partitions that a table lies in.
+pub(crate) fn pick_expired<T>(
+    version: &Version<T>,
+    time_ms: impl Fn(&TableRecord) -> Option<u64>,
+) -> Option<Job<T>> {
+    let deepest = LEVELS - 1;
+    let is_due = |r: &TableRecord| {
+        // Only where every record expires is the latest expiry known.
+        r.expiry_max_ms > r.expiry_min_ms
+            && time_ms(r).is_some_and(|now| now >= r.expiry_min_ms.midpoint(r.expiry_max_ms))
+    };
+    let tables = &version.level(deepest).tables;
+    let table = tables.iter().find(|t| !t.busy.get() && is_due(&t.record))?;
+    let inputs = vec![(deepest as u8, vec![Rc::clone(table)])];
+    Some(Job::new(inputs, deepest, 0, false, Reason::Expired))
 }
 
 fn pick_from_level<T>(

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::picker::{Reason, Shape, level_score, pick_deep, pick_l0, targets};
+use super::picker::{Reason, Shape, level_score, pick_deep, pick_expired, pick_l0, targets};
 use super::retain::{Retain, Rules};
 use crate::manifest::TableRecord;
 use crate::range_deletes::RangeDeletes;
@@ -158,6 +158,21 @@ fn tombstones_are_compacted_at_any_size() {
     ]);
     let job = pick_l0(&l0, &shape()).expect("due");
     assert_eq!(ids(&job), [1, 4], "what lies over it goes along");
+}
+
+#[test]
+fn a_table_of_the_deepest_level_is_rewritten_once_half_of_it_has_expired() {
+    let mut expiring = table(1, 6, 0, "a", "c", 1000);
+    (expiring.expiry_min_ms, expiring.expiry_max_ms) = (1000, 2000);
+    let deep = version(vec![expiring, table(2, 6, 0, "d", "e", 1000)]);
+    assert!(pick_expired(&deep, |_| Some(1499)).is_none());
+    assert!(pick_expired(&deep, |_| None).is_none());
+    let job = pick_expired(&deep, |_| Some(1500)).expect("due");
+    assert_eq!(
+        (job.reason, job.output_level, ids(&job)),
+        (Reason::Expired, 6, vec![1])
+    );
+    assert!(pick_expired(&deep, |_| Some(1500)).is_none(), "busy");
 }
 
 fn put(version: u64, created_ms: u64, expires_ms: u64) -> Cell<'static> {

@@ -23,6 +23,8 @@ pub struct TreeStats {
     pub l0_bytes_written: u64,
     /// Compactions for the sake of tombstones.
     pub tombstone_compactions: u64,
+    /// Compactions for the sake of expired records.
+    pub expiry_compactions: u64,
     /// Tables that changed their level without being rewritten.
     pub tables_moved: u64,
     /// Tables dropped unread: expired, or covered by a range delete.
@@ -68,7 +70,7 @@ pub struct TreeStats {
 impl TreeStats {
     /// All of them by name, for metrics.
     #[must_use]
-    pub fn by_name(&self) -> [(&'static str, u64); 32] {
+    pub fn by_name(&self) -> [(&'static str, u64); 33] {
         [
             ("gets_cached", self.gets_cached),
             ("gets_from_disk", self.gets_from_disk),
@@ -80,6 +82,7 @@ impl TreeStats {
             ("intra_l0_bytes_written", self.intra_l0_bytes_written),
             ("l0_bytes_written", self.l0_bytes_written),
             ("tombstone_compactions", self.tombstone_compactions),
+            ("expiry_compactions", self.expiry_compactions),
             ("tables_moved", self.tables_moved),
             ("tables_dropped", self.tables_dropped),
             ("tables_removed", self.tables_removed),
