@@ -83,9 +83,14 @@ impl Results {
 }
 
 fn machine() -> String {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    // Not what this process may use: it is pinned.
+    let cpus = info
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count()
+        .max(1);
     let model = info
         .lines()
         .find_map(|line| line.strip_prefix("model name"))

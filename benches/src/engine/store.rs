@@ -63,6 +63,8 @@ impl Store {
         let options = EngineOptions {
             tree: TreeOptions {
                 memory_bytes: args.memory_bytes,
+                // A reserve for full disks says nothing about how well space is used.
+                ballast_bytes: 0,
                 ..TreeOptions::default()
             },
             ..EngineOptions::default()

@@ -164,14 +164,17 @@ pub(super) async fn fill(env: RealEnv, args: &Args) -> Result<WriteResult, Strin
     })
 }
 
-/// Overwrites random records.
+/// Overwrites random records, a third of the time as a warm-up.
 pub(super) async fn overwrite(env: RealEnv, args: &Args) -> Result<WriteResult, String> {
     let mut store = Store::open(env.clone(), args).await?;
     let mut rng = SmallRng::seed_from_u64(args.seed);
     let chooser = Chooser::new(UNIFORM, args.records);
-    let until = env.now() + Duration::from_secs_f64(args.seconds);
-    let next = || Some(chooser.draw(&mut rng, args.records));
-    let tally = drive(&env, &mut store, args, args.depth, Some(until), next).await?;
+    let mut next = || Some(chooser.draw(&mut rng, args.records));
+    let time = Duration::from_secs_f64(args.seconds);
+    let until = env.now() + time / 3;
+    drive(&env, &mut store, args, args.depth, Some(until), &mut next).await?;
+    let until = env.now() + time;
+    let tally = drive(&env, &mut store, args, args.depth, Some(until), &mut next).await?;
     let result = tally.end(&env, &store);
     store.close().await?;
     Ok(result)

@@ -47,15 +47,7 @@ pub(super) fn run(context: &Context) -> Result<Vec<Line>, Skip> {
         memtable_bytes: 16 << 20,
         cache_bytes: memory_bytes - (16 << 20),
     };
-    let load = ["--disable_wal=true".to_string()];
-    rocksdb
-        .run(
-            context,
-            "fillrandom,compact,waitforcompaction",
-            &load,
-            || (),
-        )
-        .or_else(|_| rocksdb.run(context, "fillrandom", &load, || ()))?;
+    rocksdb.fill(context)?;
     let reads = [
         "--use_existing_db=true".to_string(),
         format!("--threads={DEPTH}"),
@@ -69,7 +61,7 @@ pub(super) fn run(context: &Context) -> Result<Vec<Line>, Skip> {
         ours_cpu.push(read.hits.per_cpu_second());
         let fio = disk::random_reads(context, filled.table_bytes, time(context))?;
         floor.push(fio.per_second);
-        let theirs = rocksdb.run(context, "readrandom", &reads, || ())?;
+        let theirs = rocksdb.run(context, "readrandom", &reads)?;
         theirs_cpu.push(theirs.operations / (theirs.usage.cpu_us() as f64 / 1e6).max(1e-9));
     }
     let fio = Figure::new("fio", Unit::PerSecond, floor);

@@ -7,7 +7,7 @@ use ringbolt_load::procfs::Usage;
 
 use crate::compare::context::Context;
 use crate::compare::gate::Skip;
-use crate::compare::process::{need, run};
+use crate::compare::process::{Finished, need, run};
 
 /// Bytes of a key.
 pub const KEY_BYTES: u64 = 16;
@@ -39,17 +39,38 @@ pub struct Job {
 }
 
 impl RocksDb<'_> {
-    /// Runs `benchmark` with further flags on the server's CPU, calling `watch` all along.
+    /// Writes every record once, in random order, and compacts all of it.
+    pub fn fill(&self, context: &Context) -> Result<(), Skip> {
+        let load = ["--disable_wal=true".to_string()];
+        self.start(context, "fillrandom,compact", &load).map(|_| ())
+    }
+
+    /// Runs `benchmark` with further flags on the server's CPU.
     pub fn run(
         &self,
         context: &Context,
         benchmark: &str,
         flags: &[String],
-        watch: impl FnMut(),
     ) -> Result<Job, Skip> {
+        let finished = self.start(context, benchmark, flags)?;
+        parse(&finished.output, benchmark)
+            .map(|(per_second, operations)| Job {
+                per_second,
+                operations,
+                usage: finished.usage,
+            })
+            .ok_or_else(|| Skip::Failed(format!("db_bench prints no figure of {benchmark}")))
+    }
+
+    fn start(
+        &self,
+        context: &Context,
+        benchmarks: &str,
+        flags: &[String],
+    ) -> Result<Finished, Skip> {
         need("db_bench", "rocksdb-tools")?;
         let mut args = vec![
-            format!("--benchmarks={benchmark}"),
+            format!("--benchmarks={benchmarks}"),
             format!("--db={}", self.dir.display()),
             format!("--num={}", self.records),
             format!("--value_size={}", self.value_bytes),
@@ -68,15 +89,7 @@ impl RocksDb<'_> {
         args.extend_from_slice(flags);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let cpu = context.server_cpu;
-        let finished = run(cpu, "db_bench", OsStr::new("db_bench"), &args, watch)?;
-        let last = benchmark.rsplit(',').next().unwrap_or(benchmark);
-        parse(&finished.output, last)
-            .map(|(per_second, operations)| Job {
-                per_second,
-                operations,
-                usage: finished.usage,
-            })
-            .ok_or_else(|| Skip::Failed(format!("db_bench prints no figure of {last}")))
+        run(cpu, "db_bench", OsStr::new("db_bench"), &args, || ())
     }
 }
 
