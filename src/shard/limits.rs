@@ -48,6 +48,15 @@ impl ShardLimits {
     }
 }
 
+impl ShardLimits {
+    /// Bytes of replies that may wait on one connection in all: reads that were under way when it
+    /// stopped being read may still bring as much as one largest frame.
+    #[must_use]
+    pub fn backlog_bytes_max(&self) -> usize {
+        self.out_bytes_max + self.frame_bytes_max() as usize
+    }
+}
+
 impl Default for ShardLimits {
     fn default() -> Self {
         Self {

@@ -11,6 +11,12 @@ use super::Inner;
 use super::counters::add;
 use super::mail::{Origin, Ticket};
 
+/// Replies up to this size, in bytes, are always given: among them every answer to a write.
+const SMALL_REPLY_BYTES: usize = 64 << 10;
+
+/// How long a client with too many replies waiting should wait, in milliseconds.
+const BACKLOG_RETRY_MS: u32 = 100;
+
 /// A typed refusal, before it is a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -58,6 +64,21 @@ impl From<EngineError> for Refusal {
     }
 }
 
+/// Answers a read whose reply would go beyond what may wait on one connection.
+fn encode_backlogged(out: &mut Vec<u8>, request_id: u64, limit: usize) {
+    codec::encode_error(
+        out,
+        request_id,
+        &ErrorReply {
+            code: ErrorCode::Overloaded,
+            retry_after_ms: BACKLOG_RETRY_MS,
+            detail: limit as u64,
+            message: "too many bytes of replies wait on this connection: read them, and have \
+                      fewer large reads under way",
+        },
+    );
+}
+
 /// A token as the wire has it.
 pub(super) fn token(partition: PartitionId, id: LogId) -> Token {
     Token {
@@ -99,7 +120,14 @@ impl<E: Env> Inner<E> {
                     if session.backlog() == 0 {
                         session.sent = self.clock.get().now;
                     }
+                    let limit = self.config.limits.backlog_bytes_max();
+                    let start = session.out.len();
                     encode(&mut session.out);
+                    if session.backlog() > limit && session.out.len() - start > SMALL_REPLY_BYTES {
+                        session.out.truncate(start);
+                        add(&self.counters.overloaded_total, 1);
+                        encode_backlogged(&mut session.out, origin.request_id, limit);
+                    }
                 }
             }
             Ticket::Gather { key, part } => {

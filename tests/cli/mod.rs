@@ -1,6 +1,7 @@
 //! The command line: the real binary, alone or against a server that gives prepared answers.
 
 mod fake;
+mod folder;
 mod help;
 mod remote;
 mod settings;

@@ -25,7 +25,7 @@ fn rounds() -> u32 {
 /// Writes with verification until it is killed, or for a minute.
 fn load(server: &Server, ledger: &Path, seed: u32) -> Child {
     Command::new(BINARY)
-        .args(["bench", "--workload", "put", "--verify", "--quiet"])
+        .args(["bench", "put", "--quiet"])
         .args(["--addr", &server.addr.to_string()])
         .args(["--connections", "16", "--depth", "4", "--records", "20000"])
         .args(["--value-size", "300", "--duration", "60s"])
@@ -60,7 +60,7 @@ fn verify(server: &Server, ledger: &Path) -> u64 {
         String::from_utf8_lossy(&output.stderr)
     );
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    report["keys"].as_u64().unwrap()
+    report["checks"]["read_back"].as_u64().unwrap()
 }
 
 /// A moment that differs from round to round.

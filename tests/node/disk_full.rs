@@ -32,7 +32,7 @@ fn a_full_disk_refuses_puts_and_recovers_by_itself() {
     });
     let said = String::from_utf8_lossy(&refusal.stderr).into_owned();
     assert!(said.contains("full") || said.contains("space"), "{said}");
-    assert_eq!(server.ok(&["get", "kept"]), "1\n");
+    assert_eq!(server.ok(&["get", "kept"]), "1");
     server.ok(&["del", "doomed"]);
     assert_eq!(server.cli(&["get", "doomed"]).status.code(), Some(1));
 
@@ -44,7 +44,7 @@ fn a_full_disk_refuses_puts_and_recovers_by_itself() {
             .success()
             .then_some(())
     });
-    assert_eq!(server.ok(&["get", "more"]), "2\n");
+    assert_eq!(server.ok(&["get", "more"]), "2");
 }
 
 /// Writes a file until nothing fits any more.

@@ -9,12 +9,12 @@ fn what_was_put_is_there_after_a_stop_and_after_a_kill() {
     server.ok(&["put", "a", "1"]);
     assert!(server.stop().success(), "a clean stop exits 0");
     server.restart();
-    assert_eq!(server.ok(&["get", "a"]), "1\n");
+    assert_eq!(server.ok(&["get", "a"]), "1");
     server.ok(&["put", "b", "2"]);
     server.kill();
     server.restart();
-    assert_eq!(server.ok(&["get", "a"]), "1\n");
-    assert_eq!(server.ok(&["get", "b"]), "2\n");
+    assert_eq!(server.ok(&["get", "a"]), "1");
+    assert_eq!(server.ok(&["get", "b"]), "2");
 }
 
 #[test]
@@ -25,10 +25,10 @@ fn keyspaces_survive_and_dropped_ones_do_not_come_back() {
     server.ok(&["keyspace", "create", "sessions"]);
     server.ok(&["put", "--keyspace", "users", "alice", "1"]);
     server.ok(&["put", "--keyspace", "sessions", "s", "1"]);
-    server.ok(&["keyspace", "drop", "sessions"]);
+    server.ok(&["keyspace", "drop", "--yes", "sessions"]);
     server.kill();
     server.restart();
-    assert_eq!(server.ok(&["get", "--keyspace", "users", "alice"]), "1\n");
+    assert_eq!(server.ok(&["get", "--keyspace", "users", "alice"]), "1");
     let list = server.ok(&["keyspace", "list"]);
     assert!(
         list.contains("users") && !list.contains("sessions"),
@@ -84,7 +84,7 @@ fn a_stopped_and_continued_server_goes_on() {
     let unanswered = server.cli(&["get", "--timeout", "200ms", "a"]);
     server.signal("CONT");
     assert!(!unanswered.status.success());
-    assert_eq!(server.ok(&["get", "a"]), "1\n");
+    assert_eq!(server.ok(&["get", "a"]), "1");
     server.ok(&["put", "a", "2"]);
-    assert_eq!(server.ok(&["get", "a"]), "2\n");
+    assert_eq!(server.ok(&["get", "a"]), "2");
 }
