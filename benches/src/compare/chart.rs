@@ -7,9 +7,9 @@ use super::gate::{Bound, Figure, Line};
 use super::results::Results;
 use super::table::show;
 
-const WIDTH: f64 = 900.0;
-const LABELS: f64 = 300.0;
-const BARS: f64 = 380.0;
+const WIDTH: f64 = 980.0;
+const LABELS: f64 = 390.0;
+const BARS: f64 = 300.0;
 const ROW: f64 = 52.0;
 const BAR: f64 = 16.0;
 const TOP: f64 = 62.0;
@@ -26,6 +26,7 @@ pub(super) fn draw(results: &Results) -> String {
         .gates
         .iter()
         .flat_map(|gate| gate.lines.iter().map(move |line| (gate.number, line)))
+        .filter(|(_, line)| line.bound != Bound::Told)
         .filter_map(|(gate, line)| line.theirs.as_ref().map(|theirs| (gate, line, theirs)))
         .collect();
     let height = TOP + ROW * lines.len() as f64 + BOTTOM;
@@ -41,17 +42,13 @@ pub(super) fn draw(results: &Results) -> String {
         let y = TOP + ROW * number as f64;
         let (ours_value, theirs_value) = (line.ours.median(), theirs.median());
         let most = ours_value.max(theirs_value).max(1e-12);
-        let (verdict, held) = match line.bound {
-            Bound::Told => ("soft", String::new()),
-            bound if line.passes() => ("pass", format!(", held to {bound}")),
-            bound => ("missed", format!(", held to {bound}")),
-        };
+        let verdict = if line.passes() { "pass" } else { "missed" };
         put(format_args!(
-            r#"<text x="20" y="{:.0}">{}</text><text class="soft" x="20" y="{:.0}">gate {gate}{}</text>"#,
+            r#"<text x="20" y="{:.0}">{}</text><text class="soft" x="20" y="{:.0}">gate {gate}, held to {}</text>"#,
             y + 17.0,
             escape(&line.what),
             y + 33.0,
-            escape(&held),
+            escape(&line.bound.to_string()),
         ));
         let bars = [
             (&line.ours, ours_value, "ours"),

@@ -207,3 +207,40 @@ pub fn disk_bytes(dir: &Path) -> u64 {
         })
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_names_its_package() {
+        let skip = need("no-such-program", "some-package").unwrap_err();
+        assert_eq!(
+            skip.to_string(),
+            "no-such-program is not here: apt install some-package"
+        );
+        assert!(need("sh", "dash").is_ok());
+    }
+
+    #[test]
+    fn programs_are_run_to_their_end_or_said_to_have_failed() {
+        let mut looks = 0;
+        let args = ["-c", "sleep 0.1; echo done"];
+        let finished = run(0, "sh", OsStr::new("sh"), &args, || looks += 1).unwrap();
+        assert_eq!(finished.output, "done\n");
+        assert!(looks > 0);
+        let args = ["-c", "echo broken >&2; exit 3"];
+        let failed = run(0, "sh", OsStr::new("sh"), &args, || ()).unwrap_err();
+        assert!(failed.to_string().contains("broken"), "{failed}");
+    }
+
+    #[test]
+    fn a_dropped_process_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let process = Process::start(0, "sleep", OsStr::new("sleep"), &["60"], &log).unwrap();
+        let pid = process.id();
+        drop(process);
+        assert!(Usage::of(pid).is_err());
+    }
+}
