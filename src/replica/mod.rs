@@ -155,7 +155,7 @@ impl Replica {
     /// The partition's time as reads see it, in milliseconds since the Unix epoch: that of the
     /// last entry applied.
     #[must_use]
-    pub fn time_ms(&self) -> u64 {
+    pub fn applied_time_ms(&self) -> u64 {
         self.applied_time_ms
     }
 

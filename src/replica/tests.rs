@@ -48,7 +48,7 @@ fn time_never_goes_back() {
     assert_eq!(replica.propose(1, 2, 100).time_ms, 500);
     assert_eq!(replica.next_time_ms(100), 500);
     assert_eq!(
-        replica.time_ms(),
+        replica.applied_time_ms(),
         10,
         "reads see the time of what is applied"
     );

@@ -102,12 +102,20 @@ impl PendingQueue {
 
     /// The next write in log order; `None` if the front is a riding answer or nothing.
     pub(super) fn pop_write(&mut self) -> Option<Pending> {
-        self.queue.pop_front_if(|p| p.record.is_some())
+        self.pop_front_if(|pending| pending.record.is_some())
     }
 
     /// The next riding answer, if it is at the front: all it rests on is committed.
     pub(super) fn pop_rider(&mut self) -> Option<Pending> {
-        self.queue.pop_front_if(|p| p.record.is_none())
+        self.pop_front_if(|pending| pending.record.is_none())
+    }
+
+    fn pop_front_if(&mut self, wanted: impl FnOnce(&Pending) -> bool) -> Option<Pending> {
+        if self.queue.front().is_some_and(wanted) {
+            self.queue.pop_front()
+        } else {
+            None
+        }
     }
 
     /// The records, newest first, that may touch a key with this hash.

@@ -53,7 +53,7 @@ impl<E: Env> Inner<E> {
         match replicas.get(usize::from(partition)) {
             Some(Some(replica)) if replica.serves() => Ok((
                 token(partition, replica.applied_id()),
-                ReadAt::newest(replica.time_ms()),
+                ReadAt::newest(replica.applied_time_ms()),
             )),
             _ => Err(Refusal::retry(
                 ErrorCode::Unavailable,

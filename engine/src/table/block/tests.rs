@@ -8,7 +8,9 @@ use super::*;
 use crate::row::{Cell, RowMeta};
 use crate::table::BlockKind;
 
-type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Option<(RowMeta, Vec<u8>)>>;
+type Key = (Vec<u8>, Reverse<u64>);
+type Put = Option<(RowMeta, Vec<u8>)>;
+type Model = BTreeMap<Key, Put>;
 
 fn rows() -> impl Strategy<Value = Model> {
     let key = prop_oneof![
@@ -59,10 +61,7 @@ fn write(model: &Model) -> Vec<u8> {
     raw
 }
 
-fn same(
-    cursor: &BlockCursor,
-    expected: Option<(&(Vec<u8>, Reverse<u64>), &Option<(RowMeta, Vec<u8>)>)>,
-) {
+fn same(cursor: &BlockCursor, expected: Option<(&Key, &Put)>) {
     let found = cursor.entry().map(|(entry, bytes)| {
         let cell = match entry.cell(bytes) {
             Cell::Put { meta, value } => Some((meta, value.to_vec())),
