@@ -52,25 +52,17 @@ fn fio(context: &Context, dir: &Path, kind: &str, extra: &[&str]) -> Result<Disk
     })
 }
 
-/// Durable 4 KiB writes, one at a time, into a file that is there already.
+/// Durable 4 KiB writes, one at a time, into a file that is written and synced already, as a
+/// recycled segment is.
 pub fn durable_writes(context: &Context, time: Duration) -> Result<Disk, Skip> {
     let dir = context.temp_dir("fio")?;
+    let size = "--size=64m";
+    let sync = "--ioengine=sync";
+    let lay_out = ["--rw=write", "--bs=1m", size, sync, "--fallocate=none", "--end_fsync=1"];
+    fio(context, dir.path(), "write", &lay_out)?;
     let runtime = format!("--runtime={}", time.as_secs().max(1));
-    fio(
-        context,
-        dir.path(),
-        "write",
-        &[
-            "--rw=write",
-            "--bs=4k",
-            "--size=64m",
-            "--ioengine=sync",
-            "--sync=dsync",
-            "--overwrite=1",
-            "--time_based",
-            &runtime,
-        ],
-    )
+    let timed = ["--rw=write", "--bs=4k", size, sync, "--sync=dsync", "--time_based", &runtime];
+    fio(context, dir.path(), "write", &timed)
 }
 
 /// Random 4 KiB reads of a file of `bytes`, 32 at a time.
