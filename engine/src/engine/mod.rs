@@ -164,7 +164,11 @@ impl<E: Env> Engine<E> {
         head: &EntryHead,
         effects: &[Effect<'_>],
     ) -> Result<RecordRef, AppendError> {
-        self.inner.log.append(head, effects)
+        let result = self.inner.log.append(head, effects);
+        if matches!(result, Err(AppendError::Full)) {
+            self.flush_for_log();
+        }
+        result
     }
 
     /// Appends a replica's hard state. A partition's first record should be one.
@@ -275,16 +279,28 @@ impl<E: Env> Engine<E> {
             return;
         }
         inner.flushing.set(true);
-        inner.flushes_for_log.set(inner.flushes_for_log.get() + 1);
         let weak = Rc::downgrade(inner);
         let tree = inner.tree.clone();
         inner.env.spawn(TaskClass::Flush, async move {
-            // What went wrong is the tree's failure or its lack of space, which it tells itself.
-            let _told_by_tree = tree.flush().await;
+            // What was applied meanwhile may be what the log waits for now.
+            let mut before = None;
+            while before.as_ref() != Some(&tree.flushed_all()) {
+                before = Some(tree.flushed_all());
+                if let Some(inner) = weak.upgrade() {
+                    let flushes = inner.flushes_for_log.get() + 1;
+                    inner.flushes_for_log.set(flushes);
+                }
+                // What went wrong is the tree's failure or its lack of space, which it tells itself.
+                let _told_by_tree = tree.flush().await;
+                recycle(&weak);
+                let needed = weak.upgrade().is_some_and(|inner| inner.log.needs_flush());
+                if !needed {
+                    break;
+                }
+            }
             if let Some(inner) = weak.upgrade() {
                 inner.flushing.set(false);
             }
-            recycle(&weak);
         });
     }
 }
@@ -294,6 +310,9 @@ fn recycle<E: Env>(inner: &Weak<Inner<E>>) {
     if let Some(inner) = inner.upgrade() {
         let tree = &inner.tree;
         inner.log.recycle(&|partition| tree.flushed(partition).id);
+        if tree.failure().is_some() {
+            inner.log.tell_owner();
+        }
     }
 }
 

@@ -454,6 +454,13 @@ impl<E: Env> Log<E> {
     pub fn recycle(&self, flushed: &dyn Fn(PartitionId) -> LogId) {
         self.inner.state.borrow_mut().recycle(flushed);
         self.prepare_next();
+        // An append that was refused may have a segment now.
+        self.tell();
+    }
+
+    /// Has the hook called: something outside the log has news for its owner.
+    pub(crate) fn tell_owner(&self) {
+        self.tell();
     }
 
     /// The log's counters.

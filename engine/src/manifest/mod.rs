@@ -212,6 +212,13 @@ impl<E: Env> Manifest<E> {
     pub async fn open(env: &E, dir: &Path, rewrite_bytes: u64) -> Result<Self> {
         let content = read(env, dir).await?;
         let in_force = content.as_ref().map(|c| c.number);
+        if let Some(c) = &content {
+            // A process that was killed leaves edits and names that only the cache holds. They count
+            // from now on, and files are removed on their word: they must survive a power cut.
+            let file = env.disk().open(&c.path, FileClass::Manifest).await?;
+            file.sync().await?;
+            env.disk().sync_dir(dir).await?;
+        }
         let names = env.disk().list(dir).await?;
         let mut number_max = in_force.unwrap_or(0);
         for path in &names {

@@ -205,7 +205,8 @@ impl<E: Env> Tree<E> {
         self.inner.flushed.borrow().iter().collect()
     }
 
-    /// Called, outside of any borrow, each time [`Tree::flushed`] has risen. One hook: a later call
+    /// Called, outside of any borrow, each time [`Tree::flushed`] has risen, and when background work
+    /// has failed. One hook: a later call
     /// replaces the earlier.
     pub fn on_flushed(&self, hook: Rc<dyn Fn()>) {
         *self.inner.on_flushed.borrow_mut() = Some(hook);
@@ -479,6 +480,7 @@ impl<E: Env> Inner<E> {
     pub(crate) fn fail(&self, error: EngineError) {
         self.failure.borrow_mut().get_or_insert(error);
         self.changed.notify();
+        self.tell_flushed();
     }
 
     /// Whether background work should end or not begin.
