@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use ringbolt_engine::env::sim::{Rng, SimEnv};
 use ringbolt_engine::error::EngineError;
-use ringbolt_engine::row::{ReadAt, RowKeyBuf, RowMeta, keyspace_range, partition_range, split_row_key};
+use ringbolt_engine::row::{
+    ReadAt, RowKeyBuf, RowMeta, keyspace_range, partition_range, split_row_key,
+};
 use ringbolt_engine::tree::{Lookup, Tree};
 
 use crate::model::{Key, ModelRow, OwnedEffect};
@@ -39,7 +41,10 @@ impl Seen {
             && self.meta.version == row.version
             && self.meta.updated_ms == row.updated_ms
             && self.meta.expires_ms == row.expires_ms
-            && self.value.as_ref().is_none_or(|value| **value == *row.value)
+            && self
+                .value
+                .as_ref()
+                .is_none_or(|value| **value == *row.value)
     }
 
     fn brief(&self) -> String {
@@ -194,10 +199,16 @@ impl Checker {
             .flat_map(|entry| entry.effects.iter().map(move |e| (entry.head, e)))
             .any(|(head, effect)| match (effect, seen) {
                 (OwnedEffect::Put { key: k, value, .. }, Some(seen)) => {
-                    k == key && head.id.index == seen.meta.version
+                    k == key
+                        && head.id.index == seen.meta.version
                         && seen.value.as_ref().is_none_or(|seen| **seen == **value)
                 }
-                (OwnedEffect::Put { key: k, expires_ms, .. }, None) => k == key && *expires_ms != 0,
+                (
+                    OwnedEffect::Put {
+                        key: k, expires_ms, ..
+                    },
+                    None,
+                ) => k == key && *expires_ms != 0,
                 (OwnedEffect::Delete { key: k }, None) => k == key,
                 (range @ OwnedEffect::DeleteRange { .. }, None) => range.covers(key),
                 _ => false,
@@ -279,7 +290,13 @@ impl Checker {
     }
 
     /// Reads a key at a snapshot of which the row is known.
-    pub async fn get_at(&self, partition: usize, key: &Key, at: ReadAt, expected: Option<ModelRow>) {
+    pub async fn get_at(
+        &self,
+        partition: usize,
+        key: &Key,
+        at: ReadAt,
+        expected: Option<ModelRow>,
+    ) {
         let row_key = RowKeyBuf::of(partition as u16, key.0, &key.1);
         self.shared.count("snapshot gets", 1);
         let got = self.tree.get(&row_key, at).await;

@@ -87,16 +87,23 @@ impl FaultMode {
                 let room = rng.below(most);
                 store.set_capacity(store.used_bytes() + room);
             }
-            Self::Damage => rules.push(pick(
-                rng,
-                &[
-                    tables(Fault::BitFlip, 5),
-                    tables(Fault::LostWrite, 2),
-                    tables(Fault::MisdirectedWrite, 2),
-                    manifest(Fault::BitFlip),
-                    manifest(Fault::LostWrite),
-                ],
-            )),
+            Self::Damage => {
+                if rng.one_in(2) {
+                    for _ in 0..3 {
+                        flip_one(rng, store, ".table");
+                    }
+                }
+                rules.push(pick(
+                    rng,
+                    &[
+                        tables(Fault::BitFlip, 5),
+                        tables(Fault::LostWrite, 2),
+                        tables(Fault::MisdirectedWrite, 2),
+                        manifest(Fault::BitFlip),
+                        manifest(Fault::LostWrite),
+                    ],
+                ));
+            }
             Self::LogDamage => rules.push(pick(
                 rng,
                 &[
@@ -127,6 +134,19 @@ impl FaultMode {
     pub fn allows_errors(self) -> bool {
         self != Self::None
     }
+}
+
+/// Flips one bit of one of the files whose names end so. Returns whether there is one.
+pub fn flip_one(rng: &mut Rng, store: &SimStore, suffix: &str) -> bool {
+    let mut files = store.files();
+    files.retain(|(path, len)| *len > 0 && path.to_string_lossy().ends_with(suffix));
+    if files.is_empty() {
+        return false;
+    }
+    let (path, len) = &files[rng.index(files.len())];
+    // The front of a file is written more often than its end.
+    let most = [*len, *len / 8 + 1][rng.index(2)];
+    store.flip_bit(path, rng.below(most), rng.below(8) as u32)
 }
 
 /// Where a life is to end before its time.

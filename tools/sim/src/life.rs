@@ -175,7 +175,10 @@ impl Life {
     /// Looks whether the engine has failed.
     fn look_at_failure(&self) {
         if !self.stopped.get()
-            && let Some(error) = self.engine.failure().or_else(|| self.engine.tree().failure())
+            && let Some(error) = self
+                .engine
+                .failure()
+                .or_else(|| self.engine.tree().failure())
         {
             self.shared.error("engine", &error);
             self.stopped.set(true);
@@ -202,7 +205,9 @@ impl Life {
                         partitions.get(at).and_then(|p| p.pending.front().cloned())
                     };
                     let next = self.order.borrow_mut().pop_front();
-                    if next != Some((head.partition, head.id.index)) || expected.as_ref() != Some(&owned) {
+                    if next != Some((head.partition, head.id.index))
+                        || expected.as_ref() != Some(&owned)
+                    {
                         self.shared.violated(format!(
                             "durable: entry {:?} of partition {}, should be {next:?}",
                             head.id, head.partition
@@ -264,7 +269,12 @@ impl Life {
             let at = rng.index(usize::from(self.shared.profile.partitions));
             let entry = {
                 let partitions = self.shared.partitions.borrow();
-                workload::entry(rng, &self.shared.profile, &partitions[at], self.env.wall_ms())
+                workload::entry(
+                    rng,
+                    &self.shared.profile,
+                    &partitions[at],
+                    self.env.wall_ms(),
+                )
             };
             if !self.append(rng, at, entry).await {
                 continue;
@@ -290,7 +300,8 @@ impl Life {
             Ok(place) => {
                 let same = rng.one_in(16).then(|| {
                     self.engine.with_pending(place, |head, effects| {
-                        *head == entry.head && effects.clone().map(owned).eq(entry.effects.iter().cloned())
+                        *head == entry.head
+                            && effects.clone().map(owned).eq(entry.effects.iter().cloned())
                     })
                 });
                 if same.is_some_and(|same| same != Some(true)) {
@@ -328,7 +339,8 @@ impl Life {
             }
             Err(AppendError::Gap) => {
                 let id = entry.head.id;
-                self.shared.violated(format!("append: {id:?} is said to leave a gap"));
+                self.shared
+                    .violated(format!("append: {id:?} is said to leave a gap"));
                 true
             }
             Err(AppendError::Failed) => {
@@ -442,7 +454,14 @@ impl Life {
         let reverse = rng.one_in(2);
         let rows = held.rows.clone();
         self.checker
-            .scan_at(held.partition, ScanRange::Partition, reverse, usize::MAX, at, rows)
+            .scan_at(
+                held.partition,
+                ScanRange::Partition,
+                reverse,
+                usize::MAX,
+                at,
+                rows,
+            )
             .await;
         None
     }

@@ -161,7 +161,10 @@ fn replay(kind: Kind, seed: u64, quiet: bool) -> ExitCode {
     });
     let outcome = run(kind, seed, sink);
     print!("{}", outcome.tally.table());
-    println!("seed {seed}: {} steps, hash {:016x}", outcome.steps, outcome.trace_hash);
+    println!(
+        "seed {seed}: {} steps, hash {:016x}",
+        outcome.steps, outcome.trace_hash
+    );
     match outcome.violation {
         Some(violation) => {
             println!("FAILED: {violation}");

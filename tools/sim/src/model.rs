@@ -159,7 +159,11 @@ impl Partition {
         let entry = self.pending.pop_front()?;
         self.applied = entry.head.id;
         self.time_ms = entry.head.time_ms;
-        for effect in &entry.effects {
+        // A range delete covers what was there before its entry, wherever in the entry it stands.
+        let is_range = |effect: &&OwnedEffect| matches!(effect, OwnedEffect::DeleteRange { .. });
+        let ranges = entry.effects.iter().filter(is_range);
+        let others = entry.effects.iter().filter(|effect| !is_range(effect));
+        for effect in ranges.chain(others) {
             self.apply(&entry.head, effect);
         }
         Some(entry)
@@ -194,14 +198,10 @@ impl Partition {
                 self.rows.remove(key);
             }
             OwnedEffect::DeleteRange { keyspace, from, to } => {
-                // Rows of the same entry are never covered by it.
-                self.rows.retain(|(space, key), row| {
-                    let covered = space == keyspace
-                        && key >= from
-                        && (to.is_empty() || key < to)
-                        && row.version < head.id.index;
-                    !covered
-                });
+                let covered = |(space, key): &Key| {
+                    space == keyspace && key >= from && (to.is_empty() || key < to)
+                };
+                self.rows.retain(|key, _| !covered(key));
             }
         }
     }

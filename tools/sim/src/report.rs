@@ -208,7 +208,10 @@ impl Tally {
         section("work", counts.map(|(n, &c)| ((*n).to_owned(), c)).collect());
         if !self.points.is_empty() {
             let points = self.points.iter();
-            section("crashes", points.map(|(p, &c)| (p.to_string(), c)).collect());
+            section(
+                "crashes",
+                points.map(|(p, &c)| (p.to_string(), c)).collect(),
+            );
         }
         let faults = self.faults.iter();
         let faults: Vec<_> = faults.map(|(f, c)| (f.to_string(), c)).collect();
@@ -217,7 +220,10 @@ impl Tally {
         }
         if !self.errors.is_empty() {
             let errors = self.errors.iter();
-            section("typed errors", errors.map(|(e, &c)| (e.clone(), c)).collect());
+            section(
+                "typed errors",
+                errors.map(|(e, &c)| (e.clone(), c)).collect(),
+            );
         }
         text
     }

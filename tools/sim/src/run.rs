@@ -11,7 +11,7 @@ use ringbolt_engine::env::sim::{Fault, Rng, SimOptions, SimWorld, Stop, TraceSin
 use ringbolt_engine::log::LogOptions;
 use ringbolt_engine::tree::TreeOptions;
 
-use crate::faults::{CrashPlan, FaultMode, PLENTY_BYTES};
+use crate::faults::{self, CrashPlan, FaultMode, PLENTY_BYTES};
 use crate::life::{Ended, LifePlan, live};
 use crate::report::{CrashPoint, Tally};
 use crate::shared::Shared;
@@ -110,6 +110,7 @@ fn run_seed(kind: Kind, seed: u64, trace: Option<TraceSink>) -> Outcome {
         trace,
         refusals: 0,
         mode: FaultMode::None,
+        sealed: false,
     };
     let violation = run.lives().err();
     let mut tally = run.shared.tally.borrow().clone();
@@ -139,8 +140,9 @@ fn draw_options(rng: &mut Rng) -> EngineOptions {
             ..LogOptions::default()
         },
         tree: TreeOptions {
-            memory_bytes: pick(rng, &[512 << 10, 1 << 20, 4 << 20]),
-            memtable_percent: 60,
+            // The rest is a cache too small for the tables.
+            memory_bytes: pick(rng, &[256 << 10, 512 << 10, 1 << 20]),
+            memtable_percent: 90,
             // Full after 64 cells or 16 KiB, after 16 KiB, and after 48 KiB.
             memtable_bytes: pick(rng, &[20 << 10, 90 << 10, 130 << 10]),
             table_bytes: pick(rng, &[4 << 10, 8 << 10, 16 << 10]),
@@ -161,6 +163,8 @@ struct Run {
     trace: Option<TraceSink>,
     refusals: u32,
     mode: FaultMode,
+    /// The last life closed the log in good order.
+    sealed: bool,
 }
 
 impl Run {
@@ -226,9 +230,19 @@ impl Run {
         // Damage stays over several lives sometimes; a disk that keeps failing is no test.
         if self.mode == FaultMode::None || self.refusals > 2 || self.rng.one_in(2) {
             self.heal();
-            self.mode = FaultMode::draw(&mut self.rng);
+            self.mode = match self.sealed && self.rng.one_in(3) {
+                true => FaultMode::LogDamage,
+                false => FaultMode::draw(&mut self.rng),
+            };
         }
         let mode = self.mode;
+        if std::mem::take(&mut self.sealed) && mode == FaultMode::LogDamage {
+            // Each acknowledged group of a log that was closed is covered by a later one: damage to
+            // any must be noticed.
+            faults::flip_one(&mut self.rng, self.world.store(), ".seg");
+            self.shared.errors_allowed.set(true);
+            return self.life_in_danger(operations);
+        }
         mode.arrange(&mut self.rng, self.world.store());
         if mode.allows_errors() {
             self.shared.errors_allowed.set(true);
@@ -236,6 +250,12 @@ impl Run {
         if mode == FaultMode::LogDamage || self.log_was_hit() {
             self.shared.log_damaged.set(true);
         }
+        self.life_in_danger(operations)
+    }
+
+    /// A life with the faults that were arranged.
+    fn life_in_danger(&mut self, operations: u64) -> Result<(), String> {
+        let mode = self.mode;
         let crash = CrashPlan::draw(&mut self.rng);
         let close = match crash {
             CrashPlan::Never => self.rng.one_in(2),
@@ -247,6 +267,7 @@ impl Run {
         match ended {
             Ok(Ended::AsPlanned) => {
                 self.refusals = 0;
+                self.sealed = close && mode == FaultMode::None;
                 self.end_life();
             }
             Ok(Ended::Refused) => {
@@ -321,7 +342,11 @@ impl Run {
         }
         match ended {
             Ok(ended) => format!("{ended:?} although nothing went wrong"),
-            Err(stop) => format!("a hang: {stop} ({:?}, {:?})", self.shared.stage.get(), self.mode),
+            Err(stop) => format!(
+                "a hang: {stop} ({:?}, {:?})",
+                self.shared.stage.get(),
+                self.mode
+            ),
         }
     }
 }

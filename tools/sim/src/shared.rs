@@ -106,7 +106,9 @@ impl Shared {
             let kind = kind(error);
             self.tally.borrow_mut().error(format!("{what}: {kind}"));
         } else {
-            self.violated(format!("{what} failed although no fault was injected: {error}"));
+            self.violated(format!(
+                "{what} failed although no fault was injected: {error}"
+            ));
         }
     }
 
@@ -116,8 +118,16 @@ impl Shared {
         for (name, now, last) in [
             ("flushes", now.flushes, last.flushes),
             ("compactions", now.compactions, last.compactions),
-            ("bytes compacted out of level 0", now.l0_bytes, last.l0_bytes),
-            ("bytes compacted deeper", now.deeper_bytes, last.deeper_bytes),
+            (
+                "bytes compacted out of level 0",
+                now.l0_bytes,
+                last.l0_bytes,
+            ),
+            (
+                "bytes compacted deeper",
+                now.deeper_bytes,
+                last.deeper_bytes,
+            ),
             ("tables moved", now.moved, last.moved),
             ("tables dropped unread", now.dropped, last.dropped),
             ("log segments recycled", now.recycled, last.recycled),
@@ -162,7 +172,10 @@ impl Shared {
                 _ => None,
             })?;
             let head = &entry.head;
-            Some(format!("{} at {} ms: {change}", head.id.index, head.time_ms))
+            Some(format!(
+                "{} at {} ms: {change}",
+                head.id.index, head.time_ms
+            ))
         });
         changes.take(8).collect::<Vec<_>>().join("; ")
     }

@@ -66,12 +66,7 @@ impl Profile {
 }
 
 /// The partition's next entry. `now_ms` is the leader's clock.
-pub fn entry(
-    rng: &mut Rng,
-    profile: &Profile,
-    partition: &Partition,
-    now_ms: u64,
-) -> OwnedEntry {
+pub fn entry(rng: &mut Rng, profile: &Profile, partition: &Partition, now_ms: u64) -> OwnedEntry {
     let time_ms = partition.time_proposed_ms.max(now_ms);
     let head = EntryHead {
         partition: partition.id,
@@ -93,8 +88,10 @@ pub fn entry(
         let next = effect(rng, profile, partition, time_ms);
         let repeated = match &next {
             OwnedEffect::Put { key, .. } | OwnedEffect::Delete { key } => {
-                effects.iter().any(|other| matches!(other,
-                    OwnedEffect::Put { key: k, .. } | OwnedEffect::Delete { key: k } if k == key))
+                effects.iter().any(|other| {
+                    matches!(other,
+                    OwnedEffect::Put { key: k, .. } | OwnedEffect::Delete { key: k } if k == key)
+                })
             }
             OwnedEffect::DeleteRange { .. } => false,
         };
@@ -173,7 +170,11 @@ pub fn key_bytes(number: u64) -> Vec<u8> {
     match number % 7 {
         0 => vec![(number / 7) as u8],
         1 | 2 => format!("user:{number:06}").into_bytes(),
-        3 => format!("user:{number:06}:settings:{}", "x".repeat((number % 90) as usize)).into_bytes(),
+        3 => format!(
+            "user:{number:06}:settings:{}",
+            "x".repeat((number % 90) as usize)
+        )
+        .into_bytes(),
         4 => [b"bin\xff\xff".as_slice(), &number.to_be_bytes()].concat(),
         5 => [b"\xff\xff\xff".as_slice(), &number.to_be_bytes()].concat(),
         _ => format!("z{number}").into_bytes(),
