@@ -197,7 +197,7 @@ impl Life {
                     };
                     let owned = OwnedEntry {
                         head,
-                        effects: effects.clone().map(owned).collect(),
+                        effects: effects.map(owned).collect(),
                     };
                     let at = usize::from(head.partition);
                     let expected = {
@@ -300,8 +300,7 @@ impl Life {
             Ok(place) => {
                 let same = rng.one_in(16).then(|| {
                     self.engine.with_pending(place, |head, effects| {
-                        *head == entry.head
-                            && effects.clone().map(owned).eq(entry.effects.iter().cloned())
+                        *head == entry.head && effects.map(owned).eq(entry.effects.iter().cloned())
                     })
                 });
                 if same.is_some_and(|same| same != Some(true)) {
