@@ -257,7 +257,11 @@ fn nothing_acknowledged_is_lost_and_nothing_deleted_returns() {
 fn a_log_of_padding_asks_for_flushes_and_stays_short() {
     sim::run(7, SimOptions::default(), |env| async move {
         let known = Known::default();
-        let mut shard = Shard::open(&env, options()).await.unwrap();
+        // A memtable so large that only the log's length asks for flushes.
+        let mut roomy = options();
+        roomy.tree.memory_bytes = 16 << 20;
+        roomy.tree.memtable_bytes = 1 << 20;
+        let mut shard = Shard::open(&env, roomy).await.unwrap();
         for i in 0..600 {
             // One write at a time: each takes a whole sector of the log.
             while shard.write(0, i % KEYS, &known).is_err() {

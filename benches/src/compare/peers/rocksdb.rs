@@ -49,12 +49,7 @@ impl RocksDb<'_> {
     }
 
     /// Runs `benchmark` with further flags on the server's CPU.
-    pub fn run(
-        &self,
-        context: &Context,
-        benchmark: &str,
-        flags: &[String],
-    ) -> Result<Job, Skip> {
+    pub fn run(&self, context: &Context, benchmark: &str, flags: &[String]) -> Result<Job, Skip> {
         let finished = self.start(context, benchmark, flags)?;
         parse(&finished.output, benchmark)
             .map(|(per_second, operations)| Job {
