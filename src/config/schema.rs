@@ -278,7 +278,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "log.writes_inflight_max",
         kind: count(1, 4),
-        default: "4",
+        default: "2",
         doc: "Log writes that each core has under way at once.",
     },
     Setting {

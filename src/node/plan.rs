@@ -130,7 +130,9 @@ fn engine(settings: &Settings, limits: &ShardLimits) -> EngineOptions {
     // Requests in flight are rarely at their limit, and most of them stand in the log's buffers.
     let requests = limits.shard_inflight_bytes_max as u64 / 4;
     let aside = CORE_OVERHEAD_BYTES + receive + log_buffers / 2 + requests;
-    let memory_bytes = core.saturating_sub(aside).max(TREE_BYTES_MIN).max(core / 4);
+    // The allocator keeps some of what is given back: resident memory stays within the setting.
+    let usable = core.saturating_sub(aside) / 8 * 7;
+    let memory_bytes = usable.max(TREE_BYTES_MIN).max(core / 4);
     let tree = TreeOptions {
         memory_bytes,
         memtable_percent: u64::from(settings.tree.memtable_percent),
