@@ -1,5 +1,6 @@
 //! One core: its shard, joined to the ring's connections and to the other cores' mailboxes.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct Core<E: Env> {
     links: Vec<Option<Link>>,
     /// Connections on their way to another core, with the input they had sent.
     leaving: AHashMap<ConnId, (u16, Vec<u8>)>,
+    /// Connections for whose core's mailbox was full. As many at most as this core may have.
+    waiting: VecDeque<(u16, Letter)>,
     listener: Option<ListenerId>,
     stopping: bool,
 }
@@ -48,6 +51,7 @@ impl<E: Env> Core<E> {
             wakers,
             links: Vec::new(),
             leaving: AHashMap::new(),
+            waiting: VecDeque::new(),
             listener: None,
             stopping: false,
         }
@@ -127,6 +131,7 @@ impl<E: Env> Core<E> {
 
     /// The end of a turn. Returns when the next one is wanted even if nothing arrives.
     pub fn end_turn(&mut self, ring: &mut Ring) -> Option<Duration> {
+        let stuck = self.post_waiting(ring);
         let mut port = CorePort {
             number: self.number,
             ring,
@@ -135,7 +140,8 @@ impl<E: Env> Core<E> {
             mailboxes: &self.mailboxes,
             wakers: &self.wakers,
         };
-        self.shard.end_turn(&mut port)
+        let due = self.shard.end_turn(&mut port);
+        if stuck { Some(Duration::ZERO) } else { due }
     }
 
     /// Whether it was told to stop.
@@ -190,11 +196,26 @@ impl<E: Env> Core<E> {
             return;
         };
         input.extend_from_slice(leftover);
-        let letter = Letter::Connection { socket, input };
-        // A full mailbox drops the connection: the client connects again.
-        if self.mailboxes.post(self.number, core, letter).is_ok() {
-            self.wakers[usize::from(core)].wake();
+        self.waiting
+            .push_back((core, Letter::Connection { socket, input }));
+    }
+
+    /// Posts the connections that wait, as far as their mailboxes take them. Whether some are left.
+    fn post_waiting(&mut self, ring: &mut Ring) -> bool {
+        for _ in 0..self.waiting.len() {
+            let Some((core, letter)) = self.waiting.pop_front() else {
+                break;
+            };
+            match self.mailboxes.post(self.number, core, letter) {
+                Ok(()) => {
+                    if let Some(waker) = self.wakers.get(usize::from(core)) {
+                        ring.wake(waker);
+                    }
+                }
+                Err(letter) => self.waiting.push_back((core, letter)),
+            }
         }
+        !self.waiting.is_empty()
     }
 }
 
