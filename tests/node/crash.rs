@@ -5,7 +5,7 @@
 //! system whose backing file is copied while the server stands still, and a server is started on
 //! the copy. What the page cache held is not in the image.
 //!
-//! `RINGBOLT_CRASH_ROUNDS` says how many rounds each test makes (default 2).
+//! `RINGBOLT_TEST_CRASH_ROUNDS` says how many rounds each test makes (default 2).
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,7 +16,7 @@ use crate::support::{BINARY, Server};
 const SERVER: &[&str] = &["--cores", "2", "--memory", "256MiB"];
 
 fn rounds() -> u32 {
-    std::env::var("RINGBOLT_CRASH_ROUNDS")
+    std::env::var("RINGBOLT_TEST_CRASH_ROUNDS")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(2)
