@@ -4,15 +4,12 @@ use ringbolt_engine::entry::LogId;
 use ringbolt_engine::env::Env;
 use ringbolt_engine::error::EngineError;
 use ringbolt_engine::row::RowMeta;
-use ringbolt_wire::codec;
 use ringbolt_wire::message::{ErrorCode, ErrorReply, Meta, PartitionId, Response, Token};
+use ringbolt_wire::{Kind, codec, frame};
 
 use super::Inner;
 use super::counters::add;
 use super::mail::{Origin, Ticket};
-
-/// Replies up to this size, in bytes, are always given: among them every answer to a write.
-const SMALL_REPLY_BYTES: usize = 64 << 10;
 
 /// How long a client with too many replies waiting should wait, in milliseconds.
 const BACKLOG_RETRY_MS: u32 = 100;
@@ -62,6 +59,13 @@ impl From<EngineError> for Refusal {
             }
         }
     }
+}
+
+/// Whether a reply brings stored data, so that asking again does no harm. An answer to a write, of
+/// whatever size, must be given: it says what was done.
+fn carries_data(reply: &[u8]) -> bool {
+    const DATA: [u8; 3] = [Kind::Value as u8, Kind::Values as u8, Kind::Rows as u8];
+    frame::open(reply).is_ok_and(|view| DATA.contains(&view.kind))
 }
 
 /// Answers a read whose reply would go beyond what may wait on one connection.
@@ -123,7 +127,7 @@ impl<E: Env> Inner<E> {
                     let limit = self.config.limits.backlog_bytes_max();
                     let start = session.out.len();
                     encode(&mut session.out);
-                    if session.backlog() > limit && session.out.len() - start > SMALL_REPLY_BYTES {
+                    if session.backlog() > limit && carries_data(&session.out[start..]) {
                         session.out.truncate(start);
                         add(&self.counters.overloaded_total, 1);
                         encode_backlogged(&mut session.out, origin.request_id, limit);
