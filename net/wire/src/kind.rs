@@ -2,7 +2,7 @@ use crate::WireError;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $value:literal,)*) => {
-        /// What a frame carries: byte 5 of its header. Kinds below 0x80 are requests.
+        /// What a frame carries: byte 9 of its header. Kinds below 0x80 are requests.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Kind {
@@ -54,6 +54,10 @@ kinds! {
     KeyspaceDrop = 0x31,
     /// Request: all keyspaces.
     KeyspaceList = 0x32,
+    /// Between nodes: first message of a connection.
+    PeerHello = 0x40,
+    /// Between nodes: a batch of items, never answered.
+    PeerBatch = 0x41,
     /// Response: a typed failure.
     Error = 0x80,
     /// Response to `Hello`.
@@ -82,4 +86,6 @@ kinds! {
     BatchWritten = 0xA2,
     /// Response to the keyspace requests.
     Keyspaces = 0xB0,
+    /// Response to `PeerHello`.
+    PeerWelcome = 0xC0,
 }

@@ -5,6 +5,7 @@
 //! - [`codec`]: messages to frames and back, and encoders that write a reply straight into the
 //!   buffer it is sent from.
 //! - [`list`]: lists of keys, writes and tokens that stay in wire form.
+//! - [`peer`]: what nodes say to each other.
 //! - [`slot`](mod@slot): which slot, and so which partition, a key belongs to.
 //!
 //! `docs/protocol.md` describes every byte; a test replays its examples.
@@ -19,6 +20,7 @@ pub mod frame;
 mod kind;
 pub mod list;
 pub mod message;
+pub mod peer;
 mod read;
 pub mod slot;
 

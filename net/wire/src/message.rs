@@ -434,7 +434,7 @@ pub struct ErrorReply<'a> {
     /// When to try again, in milliseconds; 0 where trying again does not help.
     pub retry_after_ms: u32,
     /// A number that belongs to the code: the current version for `ConditionFailed` (0: absent),
-    /// the limit for `TooLarge`; else 0.
+    /// the limit for `TooLarge`, and so on; else 0. `docs/protocol.md` lists them.
     pub detail: u64,
     /// What was wrong and what to do, in words.
     pub message: &'a str,
@@ -481,6 +481,12 @@ error_codes! {
     NotANumber = 0x0107,
     /// The first message was not `Hello`, or it came twice.
     Handshake = 0x0108,
+    /// Between nodes: the dialer belongs to another cluster.
+    WrongCluster = 0x0109,
+    /// Between nodes: the dialer wanted another node, or is no node that is known here.
+    WrongNode = 0x010A,
+    /// Between nodes: the dialer's boot counter was used before. Its disk was rolled back.
+    BootReused = 0x010B,
 
     // Decide again: the data is not as the request supposed. 0x02xx.
     /// The condition did not hold.

@@ -8,6 +8,7 @@ use std::path::Path;
 use ringbolt_wire::frame::{self, Peek};
 use ringbolt_wire::list::{KeysBuf, TokensBuf, WriteOpsBuf};
 use ringbolt_wire::message::*;
+use ringbolt_wire::peer::{self, *};
 use ringbolt_wire::{FRAME_BYTES_MAX, WireError, partition_of, slot};
 
 const TIME_MS: u64 = 1_795_000_000_000;
@@ -17,7 +18,7 @@ fn document() -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// The bytes of each example of a kind (`request`, `response`, `fatal`, `refused`), by name.
+/// The bytes of each example of a kind (`request`, `response`, `peer`, `fatal`, `refused`), by name.
 fn examples(wanted: &str) -> BTreeMap<String, Vec<u8>> {
     let document = document();
     let mut found = BTreeMap::new();
@@ -315,6 +316,156 @@ fn responses_are_as_documented() {
         keyspace(1, "sessions", 86_400_000),
     ];
     check("keyspaces", 17, Response::Keyspaces(keyspaces));
+
+    assert!(examples.is_empty(), "not replayed: {:?}", examples.keys());
+}
+
+#[test]
+fn nodes_talk_as_documented() {
+    let mut examples = examples("peer");
+    let mut take = |name: &str| {
+        examples
+            .remove(name)
+            .unwrap_or_else(|| panic!("no example of {name}"))
+    };
+    let replica = |node: u64, generation: u64| node << 32 | generation;
+    let (leader, follower) = (replica(2, 1), replica(3, 4));
+
+    let bytes = take("hello");
+    let hello = PeerHello {
+        version: PEER_VERSION,
+        cluster: 0x1122_3344_5566_7788,
+        from_node: 2,
+        from_core: 1,
+        boot: 12,
+        to_node: 3,
+        to_core: 0,
+    };
+    let mut out = Vec::new();
+    hello.encode(1, &mut out).unwrap();
+    assert_eq!(hex(&out), hex(&bytes));
+    let view = frame::open(&bytes).unwrap();
+    assert_eq!(PeerHello::decode(&view), Ok(hello));
+
+    let bytes = take("welcome");
+    let welcome = PeerWelcome {
+        boot: 9,
+        cores: 2,
+        batch_bytes_max: peer::BATCH_BYTES_MAX,
+    };
+    let mut out = Vec::new();
+    welcome.encode(1, &mut out);
+    assert_eq!(hex(&out), hex(&bytes));
+    let view = frame::open(&bytes).unwrap();
+    assert_eq!(PeerWelcome::decode(&view), Ok(welcome));
+
+    // Items, and what follows them that this version does not know.
+    let mut check = |name: &str, items: &[PeerItem<'_>], unknown: &[u8]| {
+        let bytes = take(name);
+        let mut out = Vec::new();
+        let start = peer::begin_batch(&mut out);
+        for item in items {
+            item.encode(&mut out).unwrap();
+        }
+        out.extend_from_slice(unknown);
+        peer::finish_batch(&mut out, start).unwrap();
+        assert_eq!(hex(&out), hex(&bytes), "{name}");
+        let view = frame::open(&bytes).unwrap();
+        let found: Result<Vec<PeerItem<'_>>, WireError> = peer::items(&view).unwrap().collect();
+        assert_eq!(found.unwrap(), items, "{name}");
+    };
+    let message = RaftMessage {
+        from: leader,
+        to: follower,
+        term: 7,
+        ..RaftMessage::default()
+    };
+    let append = RaftMessage {
+        kind: raft_kind::APPEND,
+        log_term: 6,
+        index: 41,
+        commit: 40,
+        ..message
+    };
+    let entry = RaftEntry {
+        kind: 0,
+        term: 7,
+        index: 42,
+        data: b"abc",
+    };
+    let mut batch = Vec::new();
+    let start = peer::begin_batch(&mut batch);
+    peer::encode_raft(&mut batch, 39, &append, [entry]).unwrap();
+    peer::finish_batch(&mut batch, start).unwrap();
+    let view = frame::open(&batch).unwrap();
+    let item = peer::items(&view).unwrap().next().unwrap().unwrap();
+    let PeerItem::Raft { entries, .. } = item else {
+        panic!("{item:?}");
+    };
+    assert!(entries.iter().eq([entry]));
+    check("append", &[item], &[]);
+    let snapshot = PeerItem::Raft {
+        partition: 39,
+        message: RaftMessage {
+            kind: raft_kind::SNAPSHOT,
+            snapshot: Some(RaftSnapshot {
+                index: 41,
+                term: 6,
+                time_ms: TIME_MS,
+                membership: b"who votes",
+            }),
+            ..message
+        },
+        entries: RaftEntries::default(),
+    };
+    check("snapshot", &[snapshot], &[]);
+
+    let mut ping = Vec::new();
+    Request::Ping.encode(7, 5000, &mut ping).unwrap();
+    let forward = PeerItem::Forward {
+        id: 5,
+        deadline_ms: 4950,
+        reach: Reach::Whole,
+        frame: &ping,
+    };
+    check("forward", &[forward], &[200, 2, 0, 0, 0, 1, 2]);
+    let mut done = Vec::new();
+    Response::Done.encode(7, &mut done);
+    let reply = PeerItem::ForwardReply {
+        id: 5,
+        frame: &done,
+    };
+    check("forward-reply", &[reply], &[]);
+    let chunk = PeerItem::SnapshotChunk(SnapshotChunk {
+        partition: 39,
+        from: leader,
+        to: follower,
+        snapshot: 8,
+        sequence: 1,
+        last: true,
+        bytes: b"rows",
+    });
+    let ack = PeerItem::SnapshotAck(SnapshotAck {
+        partition: 39,
+        from: follower,
+        to: leader,
+        snapshot: 8,
+        sequence: 1,
+        outcome: 0,
+    });
+    check("snapshot-chunk", &[chunk, ack], &[]);
+    let state = PeerItem::NodeState(NodeState {
+        boot: 12,
+        map_version: 3,
+        wall_ms: TIME_MS,
+        space_free: 1 << 40,
+        cores: 2,
+    });
+    let map = PeerItem::Map {
+        version: 3,
+        bytes: b"map",
+    };
+    check("node-state", &[state, map], &[]);
 
     assert!(examples.is_empty(), "not replayed: {:?}", examples.keys());
 }

@@ -33,7 +33,7 @@ fn read_meta(body: &mut Reader<'_>) -> Result<Meta, WireError> {
 
 /// Ends a response. One too long for a frame to say (a server's own limits are far below) is
 /// replaced by the error that says so.
-pub(super) fn finish(out: &mut Vec<u8>, start: usize, request_id: u64) {
+pub(crate) fn finish(out: &mut Vec<u8>, start: usize, request_id: u64) {
     if let Err(error) = frame::finish(out, start) {
         encode_wire_error(out, request_id, &error);
     }
