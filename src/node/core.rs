@@ -125,6 +125,8 @@ impl<E: Env> Core<E> {
                     "the listening socket failed; restart the server"
                 );
             }
+            // This core dials nobody.
+            Event::Connected { .. } | Event::ConnectFailed { .. } => {}
             Event::ListenerClosed { .. } | Event::FileDone { .. } | Event::Woken => {}
         }
     }

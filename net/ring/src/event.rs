@@ -30,6 +30,20 @@ pub enum Event {
         /// 0, or what it failed with.
         errno: i32,
     },
+    /// An outgoing connection is there. Adopt the socket here, or drop it.
+    Connected {
+        /// The token it was asked for with.
+        token: u64,
+        /// The connected socket.
+        socket: OwnedFd,
+    },
+    /// An outgoing connection could not be made.
+    ConnectFailed {
+        /// The token it was asked for with.
+        token: u64,
+        /// Why: `ETIMEDOUT` for the timeout given.
+        errno: i32,
+    },
     /// Bytes arrived.
     Data {
         /// The connection.

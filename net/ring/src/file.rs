@@ -259,7 +259,8 @@ impl Ring {
                         .build()
                         .user_data(sync_data);
                     let quiet = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
-                    self.push_pair(write.flags(quiet), sync);
+                    // The write completes only if it fails, and then the sync does not run.
+                    self.push_pair([write.flags(quiet), sync], 1);
                     return;
                 }
                 write

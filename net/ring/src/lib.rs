@@ -26,6 +26,7 @@ mod accept;
 mod buffers;
 mod config;
 mod conn;
+mod connect;
 mod event;
 mod file;
 mod ring;

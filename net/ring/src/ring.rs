@@ -17,6 +17,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use crate::accept::Listener;
 use crate::buffers::Pool;
 use crate::conn::Conns;
+use crate::connect::Dials;
 use crate::file::Files;
 use crate::token::{Op, decode, encode};
 use crate::waker::WakeShared;
@@ -39,7 +40,10 @@ const DRAIN_TURN: Duration = Duration::from_millis(10);
 enum Queued {
     One(squeue::Entry),
     /// Two requests of which the first carries the link flag: they must be submitted together.
-    Pair([squeue::Entry; 2]),
+    Pair {
+        entries: [squeue::Entry; 2],
+        completions: usize,
+    },
 }
 
 struct Completion {
@@ -56,6 +60,8 @@ pub struct Ring {
     pub(crate) uring: IoUring,
     pub(crate) pool: Rc<Pool>,
     pub(crate) conns: Conns,
+    pub(crate) connections_max: u32,
+    pub(crate) dials: Dials,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) files: Files,
     /// Connections whose receive waits for buffers.
@@ -123,6 +129,8 @@ impl Ring {
             uring,
             pool,
             conns: Conns::new(config.connections_max),
+            connections_max: config.connections_max,
+            dials: Dials::default(),
             listeners: Vec::new(),
             files: Files::default(),
             starved: Vec::new(),
@@ -305,11 +313,14 @@ impl Ring {
         }
     }
 
-    /// Queues two linked requests of which exactly one will complete.
-    pub(crate) fn push_pair(&mut self, first: squeue::Entry, second: squeue::Entry) {
+    /// Queues two linked requests of which `completions` will complete.
+    pub(crate) fn push_pair(&mut self, entries: [squeue::Entry; 2], completions: usize) {
         if !self.draining {
-            self.in_flight += 1;
-            self.queue(Queued::Pair([first, second]));
+            self.in_flight += completions;
+            self.queue(Queued::Pair {
+                entries,
+                completions,
+            });
         }
     }
 
@@ -326,7 +337,7 @@ impl Ring {
         let pushed = unsafe {
             match queued {
                 Queued::One(entry) => uring.submission().push(entry),
-                Queued::Pair(pair) => uring.submission().push_multiple(pair),
+                Queued::Pair { entries, .. } => uring.submission().push_multiple(entries),
             }
         };
         pushed.is_ok()
@@ -392,6 +403,11 @@ impl Ring {
             }
             Op::CancelRecv | Op::Drain => None,
             Op::Accept => self.on_accept(slot, result, flags),
+            Op::Connect => self.on_connect(slot, result),
+            Op::ConnectLimit => {
+                self.on_connect_limit(slot);
+                None
+            }
             Op::AcceptRetry => self.on_accept_retry(slot),
             Op::CancelAccept => self.on_accept_cancelled(slot),
             Op::File => self.on_file(slot, generation, false, result),
@@ -466,13 +482,14 @@ impl Drop for Ring {
         for queued in std::mem::take(&mut self.backlog) {
             self.in_flight -= match queued {
                 Queued::One(entry) => usize::from(completes(entry.get_user_data())),
-                Queued::Pair(_) => 1,
+                Queued::Pair { completions, .. } => completions,
             };
         }
         if !self.drain() {
             // The kernel may still write to these: better lost than reused.
             std::mem::forget(Rc::clone(&self.pool));
             std::mem::forget(std::mem::replace(&mut self.conns, Conns::new(1)));
+            std::mem::forget(std::mem::take(&mut self.dials));
             std::mem::forget(std::mem::take(&mut self.files));
             std::mem::forget(std::mem::take(&mut self.wake_buf));
         }

@@ -23,6 +23,8 @@ pub struct RingStats {
     pub overflows: u64,
     /// Connections accepted.
     pub accepted: u64,
+    /// Outgoing connections made.
+    pub connected: u64,
     /// Times accepting paused because descriptors or memory had run out.
     pub accept_pauses: u64,
     /// File requests finished.

@@ -53,6 +53,9 @@ pub(crate) enum Op {
     WakeSent,
     /// The cancel of everything, at the end.
     Drain,
+    Connect,
+    /// The timeout linked to a connect.
+    ConnectLimit,
 }
 
 const GENERATION_MASK: u32 = 0x00ff_ffff;
@@ -81,6 +84,8 @@ pub(crate) fn decode(user_data: u64) -> Option<(Op, u32, u32)> {
         12 => Op::WakeFd,
         13 => Op::WakeSent,
         14 => Op::Drain,
+        15 => Op::Connect,
+        16 => Op::ConnectLimit,
         _ => return None,
     };
     let generation = (user_data >> 32) as u32 & GENERATION_MASK;
@@ -93,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_operation_survives_the_round_trip() {
-        for raw in 1..=14u8 {
+        for raw in 1..=16u8 {
             let (op, _, _) = decode(u64::from(raw) << 56).expect("a known operation");
             assert_eq!(op as u8, raw);
             let user_data = encode(op, 0xdead_beef, 0x00ab_cdef);

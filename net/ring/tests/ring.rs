@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -438,6 +438,120 @@ fn a_stopped_listener_closes_and_refuses() {
         |_, event| matches!(event, Event::ListenerClosed { listener, errno: 0 } if listener == id),
     );
     assert!(TcpStream::connect(addr).is_err());
+}
+
+#[test]
+fn an_outgoing_connection_talks_in_both_directions_over_both_families() {
+    let mut ring = Ring::new(&config()).unwrap();
+    let mut peers = Vec::new();
+    for (token, place) in [(7, "127.0.0.1:0"), (8, "[::1]:0")] {
+        let listener = TcpListener::bind(place).unwrap();
+        ring.connect(
+            token,
+            listener.local_addr().unwrap(),
+            Duration::from_secs(5),
+        );
+        let mut conn = None;
+        until(&mut ring, |ring, event| match event {
+            Event::Connected { token: t, socket } => {
+                assert_eq!(t, token);
+                let adopted = ring.adopt(socket).unwrap();
+                ring.send(adopted, b"hello".to_vec()).unwrap();
+                conn = Some(adopted);
+                false
+            }
+            Event::Sent { .. } => true,
+            other => panic!("unexpected {other:?}"),
+        });
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut got = [0; 5];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"hello");
+        peer.write_all(b"welcome").unwrap();
+        peers.push(peer);
+        until(&mut ring, |_, event| match event {
+            Event::Data { conn: c, bytes } => {
+                assert_eq!((Some(c), &bytes[..]), (conn, &b"welcome"[..]));
+                true
+            }
+            other => panic!("unexpected {other:?}"),
+        });
+    }
+    assert_eq!((ring.stats().connected, ring.stats().strays), (2, 0));
+}
+
+#[test]
+fn connections_that_cannot_be_made_say_why() {
+    let mut ring = Ring::new(&config()).unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let refusing = closed.local_addr().unwrap();
+    drop(closed);
+    // A full queue of connections: further ones are neither taken nor refused.
+    let deaf = full_listener();
+    let silent = deaf.0.local_addr().unwrap();
+    for round in 0..20 {
+        ring.connect(round * 2, refusing, Duration::from_secs(5));
+        ring.connect(round * 2 + 1, silent, Duration::from_millis(30));
+    }
+    let mut failed = HashMap::new();
+    until(&mut ring, |_, event| match event {
+        Event::ConnectFailed { token, errno } => {
+            failed.insert(token, errno);
+            failed.len() == 40
+        }
+        other => panic!("unexpected {other:?}"),
+    });
+    for round in 0..20 {
+        assert_eq!(failed[&(round * 2)], libc::ECONNREFUSED);
+        assert_eq!(failed[&(round * 2 + 1)], libc::ETIMEDOUT);
+    }
+    // The slots are free again, and a late timeout reaches none of their later users.
+    ring.wait(TICK).unwrap();
+    assert!(ring.next_event().is_none());
+    assert_eq!(ring.stats().strays, 0);
+    // Dropped while connecting.
+    ring.connect(99, silent, Duration::from_secs(60));
+    ring.submit().unwrap();
+    let begun = std::time::Instant::now();
+    drop(ring);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+/// A listener that takes no more connections, and those that fill it.
+fn full_listener() -> (TcpListener, Vec<OwnedFd>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // SAFETY: takes a descriptor that is ours and no memory.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let address = listener.local_addr().unwrap();
+    let filling = (0..3)
+        .filter_map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok())
+        .map(OwnedFd::from)
+        .collect();
+    (listener, filling)
+}
+
+#[test]
+fn outgoing_connections_count_against_the_limit() {
+    let mut ring = Ring::new(&RingConfig {
+        connections_max: 1,
+        ..config()
+    })
+    .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    ring.connect(1, address, Duration::from_secs(5));
+    ring.connect(2, address, Duration::from_secs(5));
+    let mut ends = Vec::new();
+    until(&mut ring, |_, event| {
+        ends.push(match event {
+            Event::Connected { token, .. } => (token, 0),
+            Event::ConnectFailed { token, errno } => (token, errno),
+            other => panic!("unexpected {other:?}"),
+        });
+        ends.len() == 2
+    });
+    ends.sort_unstable();
+    assert_eq!(ends, [(1, 0), (2, libc::EMFILE)]);
 }
 
 #[test]
