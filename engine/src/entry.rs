@@ -10,6 +10,8 @@ pub type KeyspaceId = u32;
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// Largest value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
+/// Largest description of a group's membership, or of a change of it, in bytes.
+pub const MEMBERSHIP_BYTES_MAX: usize = 4 << 10;
 
 /// Where an entry stands in its partition's history, as in Raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -67,5 +69,11 @@ pub enum Effect<'a> {
         from: &'a [u8],
         /// The first key kept; empty for none (to the keyspace's end).
         to: &'a [u8],
+    },
+    /// Changes who belongs to the partition's group. The tree passes it over: it concerns the
+    /// consensus layer, whose bytes it carries.
+    Membership {
+        /// The change, at most [`MEMBERSHIP_BYTES_MAX`] long.
+        change: &'a [u8],
     },
 }

@@ -14,12 +14,14 @@ use std::path::Path;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use crate::entry::{Effect, EntryHead, PartitionId};
+use ahash::AHashMap;
+
+use crate::entry::{Effect, EntryHead, LogId, PartitionId};
 use crate::env::{Disk, Env, TaskClass};
 use crate::error::{EngineError, Result};
 use crate::log::{
     AppendError, DurableGroup, Effects, HardState, Log, LogOptions, LogStats, RecordRef,
-    RecoveredReplica, Recovery,
+    RecoveredEntry, RecoveredReplica, Recovery,
 };
 use crate::tree::{Tree, TreeOptions, TreeStats};
 
@@ -36,9 +38,10 @@ pub struct EngineOptions {
     pub log: LogOptions,
     /// The tree.
     pub tree: TreeOptions,
-    /// Whether every durable entry counts as committed when the log is replayed: right for groups
-    /// of one voter. Otherwise only what is known to be committed is applied.
-    pub commit_all_durable: bool,
+    /// Whether this replica is the only voter of a group with this membership (empty: it was never
+    /// written), so that every durable entry counts as committed when the log is replayed.
+    /// Otherwise only what is known to be committed is applied.
+    pub commits_alone: fn(&[u8]) -> bool,
 }
 
 impl Default for EngineOptions {
@@ -46,7 +49,7 @@ impl Default for EngineOptions {
         Self {
             log: LogOptions::default(),
             tree: TreeOptions::default(),
-            commit_all_durable: true,
+            commits_alone: |_| true,
         }
     }
 }
@@ -117,7 +120,7 @@ impl<E: Env> Engine<E> {
             env.clone(),
             &dir.join("log"),
             options.log,
-            options.commit_all_durable,
+            options.commits_alone,
             &flushed,
         )
         .await?;
@@ -127,14 +130,14 @@ impl<E: Env> Engine<E> {
                 return Err(EngineError::corrupt(&dir.join("log"), 0, what));
             }
         }
-        let replayed = replay(&env, &mut recovery, &tree).await?;
+        let mut replay = Replay::default();
+        replay.run(&env, &mut recovery, &tree).await?;
         let (log, mut replicas) = recovery.finish().await?;
         for replica in &mut replicas {
-            if options.commit_all_durable {
-                replica.hard.commit = replica.last.index;
-                log.set_commit(replica.partition, replica.last.index);
-            }
+            replay.tell(replica, tree.applied(replica.partition).id);
+            log.set_commit(replica.partition, replica.applied.index);
         }
+        let replayed = replay.entries;
         let inner = Rc::new(Inner {
             log,
             tree,
@@ -165,6 +168,29 @@ impl<E: Env> Engine<E> {
         effects: &[Effect<'_>],
     ) -> Result<RecordRef, AppendError> {
         let result = self.inner.log.append(head, effects);
+        if matches!(result, Err(AppendError::Full)) {
+            self.flush_for_log();
+        }
+        result
+    }
+
+    /// Appends an entry whose payload is at hand: see [`Log::append_payload`].
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing was appended.
+    #[inline]
+    pub fn append_payload(
+        &self,
+        partition: PartitionId,
+        id: LogId,
+        time_ms: u64,
+        payload: &[u8],
+    ) -> Result<RecordRef, AppendError> {
+        let result = self
+            .inner
+            .log
+            .append_payload(partition, id, time_ms, payload);
         if matches!(result, Err(AppendError::Full)) {
             self.flush_for_log();
         }
@@ -316,21 +342,59 @@ fn recycle<E: Env>(inner: &Weak<Inner<E>>) {
     }
 }
 
-/// Applies what the log holds and tables do not. Says how many entries that were.
-async fn replay<E: Env>(env: &E, recovery: &mut Recovery<E>, tree: &Tree<E>) -> Result<u64> {
-    let mut entries = 0;
-    while let Some(group) = recovery.next_group().await? {
-        for (head, effects) in group.entries() {
-            tree.apply(&head, effects);
-            entries += 1;
-        }
-        // A full disk must not keep the shard from being read: then memory holds what the log does.
-        while tree.pressure().stop && !tree.is_out_of_space() {
-            if let Some(failure) = tree.failure() {
-                return Err(failure);
+/// What is done again with the entries that the log holds and tables do not.
+#[derive(Default)]
+struct Replay {
+    entries: u64,
+    changes: AHashMap<PartitionId, Vec<(LogId, Vec<u8>)>>,
+    tails: AHashMap<PartitionId, Vec<RecoveredEntry>>,
+}
+
+impl Replay {
+    /// Applies what is committed; keeps the rest.
+    async fn run<E: Env>(
+        &mut self,
+        env: &E,
+        recovery: &mut Recovery<E>,
+        tree: &Tree<E>,
+    ) -> Result<()> {
+        while let Some(group) = recovery.next_group().await? {
+            for entry in group.entries() {
+                let partition = entry.head.partition;
+                if !entry.committed {
+                    self.tails
+                        .entry(partition)
+                        .or_default()
+                        .extend(entry.to_recovered());
+                    continue;
+                }
+                for effect in entry.effects {
+                    if let Effect::Membership { change } = effect {
+                        let changes = self.changes.entry(partition).or_default();
+                        changes.push((entry.head.id, change.to_vec()));
+                    }
+                }
+                tree.apply(&entry.head, entry.effects);
+                self.entries += 1;
             }
-            env.sleep(REPLAY_PAUSE).await;
+            // A full disk must not keep the shard from being read: then memory holds what the log
+            // does.
+            while tree.pressure().stop && !tree.is_out_of_space() {
+                if let Some(failure) = tree.failure() {
+                    return Err(failure);
+                }
+                env.sleep(REPLAY_PAUSE).await;
+            }
         }
+        Ok(())
     }
-    Ok(entries)
+
+    /// Tells a replica what was done with its entries. What tables or a snapshot hold counts as
+    /// applied, and so as committed.
+    fn tell(&mut self, replica: &mut RecoveredReplica, applied: LogId) {
+        replica.applied = applied.max(replica.truncated);
+        replica.hard.commit = replica.hard.commit.max(replica.applied.index);
+        replica.changes = self.changes.remove(&replica.partition).unwrap_or_default();
+        replica.tail = self.tails.remove(&replica.partition).unwrap_or_default();
+    }
 }

@@ -29,7 +29,7 @@ fn options() -> EngineOptions {
             ..LogOptions::default()
         },
         tree: TreeOptions::tiny(),
-        commit_all_durable: true,
+        commits_alone: |_| true,
     }
 }
 

@@ -13,13 +13,13 @@ use std::task::{Context, Poll, Waker};
 
 use super::chain;
 use super::format::group::GROUP_HEADER_BYTES;
-use super::format::record::{self, HardState, MEMBERSHIP_BYTES_MAX, RecordView};
+use super::format::record::{self, HardState, Place, RecordView};
 use super::format::{Effects, Records};
 use super::options::AppendError;
 use super::pool::Pool;
 use super::state::{Reserved, State};
 use super::stats::LogStats;
-use crate::entry::{Effect, EntryHead, LogId, PartitionId};
+use crate::entry::{Effect, EntryHead, LogId, MEMBERSHIP_BYTES_MAX, PartitionId};
 use crate::env::{AlignedBuf, Disk, DiskError, DiskFile, Env, TaskClass};
 use crate::error::EngineError;
 
@@ -164,26 +164,68 @@ impl<E: Env> Log<E> {
         effects: &[Effect<'_>],
     ) -> Result<RecordRef, AppendError> {
         let bytes = record::entry_bytes(head, effects).ok_or(AppendError::TooLarge)?;
+        self.append_entry(
+            head.partition,
+            head.id,
+            head.time_ms,
+            bytes,
+            |out, place| {
+                record::encode_entry(out, place, head, effects);
+            },
+        )
+    }
+
+    /// Appends an entry whose payload is at hand ([`record::encode_payload`], or checked by
+    /// [`record::decode_payload`]). It is durable when its group is taken.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing was appended.
+    pub fn append_payload(
+        &self,
+        partition: PartitionId,
+        id: LogId,
+        time_ms: u64,
+        payload: &[u8],
+    ) -> Result<RecordRef, AppendError> {
+        let bytes = record::payload_record_bytes(payload);
+        if bytes > record::RECORD_BYTES_MAX {
+            return Err(AppendError::TooLarge);
+        }
+        self.append_entry(partition, id, time_ms, bytes, |out, place| {
+            record::encode_entry_payload(out, place, partition, id, payload);
+        })
+    }
+
+    #[inline]
+    fn append_entry(
+        &self,
+        partition: PartitionId,
+        id: LogId,
+        time_ms: u64,
+        bytes: usize,
+        encode: impl FnOnce(&mut [u8], Place),
+    ) -> Result<RecordRef, AppendError> {
         let mut state = self.inner.state.borrow_mut();
         let state = &mut *state;
-        let last = state.replicas.entry(head.partition).now.last.index;
-        if head.id.index != last + 1 {
-            if head.id.index > last && last != 0 || head.id.index == 0 {
+        let last = state.replicas.entry(partition).now.last.index;
+        if id.index != last + 1 {
+            if id.index > last && last != 0 || id.index == 0 {
                 return Err(AppendError::Gap);
             }
-            if head.id.index <= last {
-                chain::supersede(&mut state.chain, head.partition, head.id.index);
+            if id.index <= last {
+                chain::supersede(&mut state.chain, partition, id.index);
             }
         }
         let at = match state.reserve(bytes) {
             Ok(at) => at,
             Err(error) => return Err(self.grow(error)),
         };
-        record::encode_entry(state.reserved(&at, bytes), at.place, head, effects);
-        let now = &mut state.replicas.entry(head.partition).now;
-        now.last = head.id;
-        now.time_ms = head.time_ms;
-        state.touch(head.partition, at.group);
+        encode(state.reserved(&at, bytes), at.place);
+        let now = &mut state.replicas.entry(partition).now;
+        now.last = id;
+        now.time_ms = time_ms;
+        state.touch(partition, at.group);
         Ok(RecordRef::from(&at))
     }
 
@@ -254,11 +296,33 @@ impl<E: Env> Log<E> {
         )
     }
 
+    /// Notes the group's membership once the entry that changed it was applied: an entry that is
+    /// in tables may be forgotten, what it did to the membership may not. At most 4 KiB.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing was appended.
+    pub fn append_membership(
+        &self,
+        partition: PartitionId,
+        membership: &[u8],
+    ) -> Result<RecordRef, AppendError> {
+        if membership.len() > MEMBERSHIP_BYTES_MAX {
+            return Err(AppendError::TooLarge);
+        }
+        self.append_other(
+            record::membership_bytes(membership),
+            partition,
+            |out, place| record::encode_membership(out, place, partition, membership),
+            |state| state.replicas.set_membership(partition, membership),
+        )
+    }
+
     fn append_other(
         &self,
         bytes: usize,
         partition: PartitionId,
-        encode: impl FnOnce(&mut [u8], record::Place),
+        encode: impl FnOnce(&mut [u8], Place),
         note: impl FnOnce(&mut State<File<E>>),
     ) -> Result<RecordRef, AppendError> {
         let mut state = self.inner.state.borrow_mut();

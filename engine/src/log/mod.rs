@@ -27,8 +27,9 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use format::record::{decode_payload, decode_payload_trusted, encode_payload};
 pub use format::{Effects, HardState, RecordView};
 pub use handle::{DurableGroup, Log, RecordRef};
 pub use options::{AppendError, LogOptions};
-pub use recovery::{RecoveredReplica, Recovery, ReplayGroup};
+pub use recovery::{RecoveredEntry, RecoveredReplica, Recovery, ReplayGroup, ReplayedEntry};
 pub use stats::{LogStats, WRITE_TIME_BUCKETS, WriteTimes};

@@ -42,6 +42,21 @@ pub struct RecoveredReplica {
     pub time_ms: u64,
     /// The group's membership, as the consensus layer wrote it; empty if it never did.
     pub membership: Vec<u8>,
+    /// Its last entry that was applied: the tree has everything up to here.
+    pub applied: LogId,
+    /// Changes of the membership among the entries applied again.
+    pub changes: Vec<(LogId, Vec<u8>)>,
+    /// The entries after `applied`, up to `last`: durable, and not known to be committed.
+    pub tail: Vec<RecoveredEntry>,
+}
+
+/// An entry that is in the log and was not applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredEntry {
+    /// Term and index.
+    pub id: LogId,
+    /// What it carries, as [`super::encode_payload`] made it.
+    pub payload: Vec<u8>,
 }
 
 /// A log that was scanned and is not open yet.
@@ -65,8 +80,8 @@ struct Replay<F> {
     sequence: u64,
     /// By partition: entries up to this index are in tables.
     flushed: Vec<u64>,
-    /// Entries beyond their partition's commit index are handed out as well.
-    commit_all: bool,
+    /// By partition: entries up to this index count as committed.
+    committed: Vec<u64>,
 }
 
 /// Entries of one group that have to be applied again.
@@ -80,42 +95,66 @@ pub struct ReplayGroup<'a> {
 struct Filter<'a> {
     flushed: &'a [u64],
     superseded: &'a [(RecordRef, PartitionId, u64)],
-    /// By partition: `None` where every durable entry counts as committed.
-    commit: Option<&'a super::replicas::Replicas>,
+    committed: &'a [u64],
 }
 
 impl Filter<'_> {
+    /// Whether an entry still counts and is not in tables: and if so, whether it is committed.
     #[inline]
-    fn wants(&self, at: RecordRef, head: &EntryHead) -> bool {
-        let flushed = self.flushed.get(usize::from(head.partition));
+    fn fate(&self, at: RecordRef, head: &EntryHead) -> Option<bool> {
+        let partition = usize::from(head.partition);
+        let flushed = self.flushed.get(partition);
         if flushed.is_some_and(|flushed| head.id.index <= *flushed) {
-            return false;
+            return None;
         }
-        if let Some(replicas) = self.commit {
-            let commit = replicas
-                .get(head.partition)
-                .map_or(0, |replica| replica.now.hard.commit);
-            if head.id.index > commit {
-                return false;
-            }
-        }
-        !self.superseded.iter().any(|(by, partition, from)| {
+        let superseded = self.superseded.iter().any(|(by, partition, from)| {
             *by > at && *partition == head.partition && head.id.index >= *from
+        });
+        let committed = self.committed.get(partition);
+        (!superseded).then(|| committed.is_some_and(|committed| head.id.index <= *committed))
+    }
+}
+
+/// An entry that has to be applied again, or to be kept until it is known to be committed.
+pub struct ReplayedEntry<'a> {
+    /// Where it stands, who wrote it.
+    pub head: EntryHead,
+    /// What it does.
+    pub effects: Effects<'a>,
+    /// Whether it is to be applied.
+    pub committed: bool,
+    record: &'a [u8],
+}
+
+impl ReplayedEntry<'_> {
+    /// As it was appended.
+    #[must_use]
+    pub fn to_recovered(&self) -> Option<RecoveredEntry> {
+        Some(RecoveredEntry {
+            id: self.head.id,
+            payload: super::format::record::payload_of(self.record)?,
         })
     }
 }
 
 impl<'a> ReplayGroup<'a> {
-    /// The entries to apply, in log order: those that are committed, not superseded and not in
-    /// tables.
-    pub fn entries(&self) -> impl Iterator<Item = (EntryHead, Effects<'a>)> {
-        let (group, filter) = (self.header.sequence, self.filter);
+    /// The entries that count and are not in tables, in log order.
+    pub fn entries(&self) -> impl Iterator<Item = ReplayedEntry<'a>> {
+        let (group, filter, bytes) = (self.header.sequence, self.filter, self.bytes);
         self.header
-            .records(self.bytes)
+            .records(bytes)
             .filter_map(move |(offset, record)| match record {
-                RecordView::Entry { head, effects } => filter
-                    .wants(RecordRef { group, offset }, &head)
-                    .then_some((head, effects)),
+                RecordView::Entry { head, effects } => {
+                    let committed = filter.fate(RecordRef { group, offset }, &head)?;
+                    let record =
+                        super::format::record::first_record(bytes.get(offset as usize..)?)?;
+                    Some(ReplayedEntry {
+                        head,
+                        effects,
+                        committed,
+                        record,
+                    })
+                }
                 _ => None,
             })
     }
@@ -123,8 +162,9 @@ impl<'a> ReplayGroup<'a> {
 
 impl<E: Env> Recovery<E> {
     /// Reads the log in `dir`, which is created if it is not there. `flushed` says of each
-    /// partition what the last entry in its tables is. With `commit_all_durable`, what is durable
-    /// counts as committed: right for groups of one voter.
+    /// partition what the last entry in its tables is. `commits_alone` says of a membership whether
+    /// this replica is its only voter: then what is durable counts as committed, up to the first
+    /// change of the membership.
     ///
     /// # Errors
     ///
@@ -134,19 +174,26 @@ impl<E: Env> Recovery<E> {
         env: E,
         dir: &Path,
         options: LogOptions,
-        commit_all_durable: bool,
+        commits_alone: fn(&[u8]) -> bool,
         flushed: &dyn Fn(PartitionId) -> LogId,
     ) -> Result<Self> {
         let options = options.checked();
         make_dir(&env, dir).await?;
         let scanned = scan(&env, dir, options.segments_retained, flushed).await?;
-        let mut in_tables = Vec::new();
+        let (mut in_tables, mut committed) = (Vec::new(), Vec::new());
         for entry in scanned.replicas.checkpoints() {
             let at = usize::from(entry.partition);
             if in_tables.len() <= at {
                 in_tables.resize(at + 1, 0);
+                committed.resize(at + 1, 0);
             }
             in_tables[at] = flushed(entry.partition).index;
+            committed[at] = if commits_alone(&entry.membership) {
+                let change = scanned.membership_changes.get(&entry.partition);
+                change.map_or(entry.last.index, |change| *change)
+            } else {
+                entry.hard.commit
+            };
         }
         let replay = Replay {
             reader: None,
@@ -154,7 +201,7 @@ impl<E: Env> Recovery<E> {
             offset: 0,
             sequence: 0,
             flushed: in_tables,
-            commit_all: commit_all_durable,
+            committed,
         };
         Ok(Self {
             env,
@@ -235,7 +282,7 @@ impl<E: Env> Recovery<E> {
             filter: Filter {
                 flushed: &replay.flushed,
                 superseded: &scanned.superseded,
-                commit: (!replay.commit_all).then_some(&scanned.replicas),
+                committed: &replay.committed,
             },
         };
         self.replayed += group.header.records as u64;
@@ -345,6 +392,9 @@ fn recovered<F>(scanned: &Scanned<F>) -> Vec<RecoveredReplica> {
             last: entry.last,
             time_ms: entry.time_ms,
             membership: entry.membership.clone(),
+            applied: LogId::default(),
+            changes: Vec::new(),
+            tail: Vec::new(),
         })
         .collect();
     replicas.sort_unstable_by_key(|replica| replica.partition);

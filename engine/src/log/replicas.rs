@@ -88,6 +88,13 @@ impl Replicas {
                 self.install_snapshot(partition, id, time_ms, membership);
                 Some((partition, 0))
             }
+            RecordView::Membership {
+                partition,
+                membership,
+            } => {
+                self.set_membership(partition, membership);
+                None
+            }
             RecordView::Checkpoint(_) => None,
         }
     }
@@ -117,6 +124,12 @@ impl Replicas {
         now.hard.commit = now.hard.commit.max(id.index);
         now.membership.clear();
         now.membership.extend_from_slice(membership);
+    }
+
+    pub(super) fn set_membership(&mut self, partition: PartitionId, membership: &[u8]) {
+        let known = &mut self.entry(partition).now.membership;
+        known.clear();
+        known.extend_from_slice(membership);
     }
 
     /// Whether a checkpoint read from disk says what the records before it said. Commit and

@@ -19,12 +19,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::chain::{self, Slot};
-use super::format::record::RECORD_BYTES_MAX;
+use super::format::record::{RECORD_BYTES_MAX, RecordView};
 use super::format::segment::{CheckpointEntry, HeaderError, SegmentHeader};
 use super::handle::{File, RecordRef};
 use super::reader::{Cursor, Reader, walk};
 use super::replicas::Replicas;
-use crate::entry::{LogId, PartitionId};
+use ahash::AHashMap;
+
+use crate::entry::{Effect, LogId, PartitionId};
 use crate::env::{Disk, DiskError, DiskErrorKind, DiskFile, Env, FileClass, SECTOR};
 use crate::error::{EngineError, Result};
 use crate::planted::{self, Bug};
@@ -70,6 +72,8 @@ pub(super) struct Scanned<F> {
     pub(super) replicas: Replicas,
     /// From which record on entries of a partition with at least this index no longer counted.
     pub(super) superseded: Vec<(RecordRef, PartitionId, u64)>,
+    /// By partition: the first entry found that changes its group's membership.
+    pub(super) membership_changes: AHashMap<PartitionId, u64>,
 }
 
 /// Looks at the directory `dir`, which exists.
@@ -93,6 +97,7 @@ pub(super) async fn scan<E: Env>(
         missing: None,
         replicas: Replicas::default(),
         superseded: Vec::new(),
+        membership_changes: AHashMap::new(),
     };
     if let Some(stranger) = files.iter().find(|file| {
         let header = file.header.as_ref();
@@ -266,6 +271,7 @@ async fn walk_parts<E: Env>(
             check_checkpoint(part, &scanned.replicas)?;
         }
         let (replicas, superseded) = (&mut scanned.replicas, &mut scanned.superseded);
+        let changes = &mut scanned.membership_changes;
         let mut reader = Reader::new(&part.slot);
         let end = next.map(|header| header.sequence);
         let header = part.header;
@@ -274,6 +280,12 @@ async fn walk_parts<E: Env>(
                 if let Some((partition, from)) = replicas.observe(&record) {
                     let group = group.sequence;
                     superseded.push((RecordRef { group, offset }, partition, from));
+                }
+                if let RecordView::Entry { head, mut effects } = record
+                    && effects.any(|effect| matches!(effect, Effect::Membership { .. }))
+                {
+                    let first = changes.entry(head.partition).or_insert(head.id.index);
+                    *first = head.id.index.min(*first);
                 }
             }
         })

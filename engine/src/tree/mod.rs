@@ -379,6 +379,7 @@ fn apply_effect(
             let (low, high) = keyspace_range(head.partition, keyspace, from, to);
             memtable.delete_range(&low, &high, version);
         }
+        Effect::Membership { .. } => {}
     }
 }
 

@@ -57,7 +57,7 @@ fn write_log(folder: &Path) {
         env.block_on(async {
             let nothing = |_| LogId::default();
             let recovery =
-                Recovery::scan(env.clone(), folder, options.clone(), true, &nothing).await;
+                Recovery::scan(env.clone(), folder, options.clone(), |_| true, &nothing).await;
             let mut recovery = recovery.unwrap();
             while recovery.next_group().await.unwrap().is_some() {}
             let (log, _) = recovery.finish().await.unwrap();

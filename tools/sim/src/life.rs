@@ -197,7 +197,7 @@ impl Life {
                     };
                     let owned = OwnedEntry {
                         head,
-                        effects: effects.map(owned).collect(),
+                        effects: effects.filter_map(owned).collect(),
                     };
                     let at = usize::from(head.partition);
                     let expected = {
@@ -300,7 +300,8 @@ impl Life {
             Ok(place) => {
                 let same = rng.one_in(16).then(|| {
                     self.engine.with_pending(place, |head, effects| {
-                        *head == entry.head && effects.map(owned).eq(entry.effects.iter().cloned())
+                        *head == entry.head
+                            && effects.filter_map(owned).eq(entry.effects.iter().cloned())
                     })
                 });
                 if same.is_some_and(|same| same != Some(true)) {
@@ -495,8 +496,9 @@ impl Life {
     }
 }
 
-fn owned(effect: Effect<'_>) -> OwnedEffect {
-    match effect {
+/// An effect on rows, to be kept; `None` for one that concerns the group.
+fn owned(effect: Effect<'_>) -> Option<OwnedEffect> {
+    Some(match effect {
         Effect::Put {
             keyspace,
             key,
@@ -517,5 +519,6 @@ fn owned(effect: Effect<'_>) -> OwnedEffect {
             from: from.to_vec(),
             to: to.to_vec(),
         },
-    }
+        Effect::Membership { .. } => return None,
+    })
 }

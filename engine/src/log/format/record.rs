@@ -5,21 +5,22 @@
 //! misplaced record is never believed.
 
 use super::{Fields, Put, crc32c};
-use crate::entry::{Effect, EntryHead, KEY_BYTES_MAX, LogId, PartitionId, VALUE_BYTES_MAX};
+use crate::entry::{
+    Effect, EntryHead, KEY_BYTES_MAX, LogId, MEMBERSHIP_BYTES_MAX, PartitionId, VALUE_BYTES_MAX,
+};
 use crate::planted::{self, Bug};
 
 /// Bytes that every record begins with.
 pub const RECORD_HEADER_BYTES: usize = 40;
 /// Largest record, in bytes: a value of 16 MiB with its key and room for a batch around it.
 pub const RECORD_BYTES_MAX: usize = 24 << 20;
-/// Largest membership record of a replica, in bytes.
-pub const MEMBERSHIP_BYTES_MAX: usize = 4 << 10;
 
 const KIND_ENTRY: u8 = 1;
 const KIND_HARD_STATE: u8 = 2;
 const KIND_TRUNCATION: u8 = 3;
 const KIND_SNAPSHOT: u8 = 4;
 const KIND_CHECKPOINT: u8 = 5;
+const KIND_MEMBERSHIP: u8 = 6;
 
 /// The record names a client and its sequence number.
 const FLAG_CLIENT: u8 = 1;
@@ -27,6 +28,7 @@ const FLAG_CLIENT: u8 = 1;
 const EFFECT_PUT: u8 = 1;
 const EFFECT_DELETE: u8 = 2;
 const EFFECT_DELETE_RANGE: u8 = 3;
+const EFFECT_MEMBERSHIP: u8 = 4;
 const EFFECT_TAG: u8 = 0x0f;
 /// The effect has an expiry.
 const EFFECT_EXPIRES: u8 = 0x10;
@@ -91,6 +93,13 @@ pub enum RecordView<'a> {
         /// The group's membership there, as the consensus layer wrote it.
         membership: &'a [u8],
     },
+    /// The group's membership from an entry on, once that entry was applied.
+    Membership {
+        /// The partition.
+        partition: PartitionId,
+        /// The membership, as the consensus layer wrote it.
+        membership: &'a [u8],
+    },
     /// All that is remembered of a replica, in a segment's header area.
     Checkpoint(CheckpointView<'a>),
 }
@@ -149,6 +158,15 @@ impl<'a> Iterator for Effects<'a> {
     fn next(&mut self) -> Option<Effect<'a>> {
         let mut fields = Fields(self.bytes);
         let tag = fields.u8()?;
+        if tag == EFFECT_MEMBERSHIP {
+            let len = fields.u32()? as usize;
+            if len > MEMBERSHIP_BYTES_MAX {
+                return None;
+            }
+            let change = fields.bytes(len)?;
+            self.bytes = fields.0;
+            return Some(Effect::Membership { change });
+        }
         let keyspace = fields.u32()?;
         let first_len = fields.u32()? as usize;
         if first_len > KEY_BYTES_MAX {
@@ -217,6 +235,7 @@ fn effect_bytes(effect: &Effect<'_>) -> usize {
         }
         Effect::Delete { key, .. } => 9 + key.len(),
         Effect::DeleteRange { from, to, .. } => 13 + from.len() + to.len(),
+        Effect::Membership { change } => 5 + change.len(),
     }
 }
 
@@ -233,6 +252,8 @@ pub fn entry_bytes(head: &EntryHead, effects: &[Effect<'_>]) -> Option<usize> {
             Effect::Put { key, value, .. } => (key.len(), value.len()),
             Effect::Delete { key, .. } => (key.len(), 0),
             Effect::DeleteRange { from, to, .. } => (from.len().max(to.len()), 0),
+            Effect::Membership { change } if change.len() > MEMBERSHIP_BYTES_MAX => return None,
+            Effect::Membership { .. } => (0, 0),
         };
         if key_max > KEY_BYTES_MAX || value > VALUE_BYTES_MAX {
             return None;
@@ -272,16 +293,7 @@ fn seal(out: &mut [u8], place: Place, common: &Common) {
 /// Encodes an entry over the whole of `out`, whose length is what [`entry_bytes`] said.
 #[inline]
 pub fn encode_entry(out: &mut [u8], place: Place, head: &EntryHead, effects: &[Effect<'_>]) {
-    let has_client = head.client != 0 || head.sequence != 0;
-    let mut put = Put::new(&mut out[RECORD_HEADER_BYTES..]);
-    put.u64(head.time_ms);
-    if has_client {
-        put.u64(head.client).u64(head.sequence);
-    }
-    for effect in effects {
-        encode_effect(&mut put, effect);
-    }
-    let flags = if has_client { FLAG_CLIENT } else { 0 };
+    let flags = encode_body(&mut out[RECORD_HEADER_BYTES..], head, effects);
     let common = Common {
         kind: KIND_ENTRY,
         flags,
@@ -289,6 +301,106 @@ pub fn encode_entry(out: &mut [u8], place: Place, head: &EntryHead, effects: &[E
         id: head.id,
     };
     seal(out, place, &common);
+}
+
+/// Writes what an entry's record has behind its header; says its flags.
+#[inline]
+fn encode_body(out: &mut [u8], head: &EntryHead, effects: &[Effect<'_>]) -> u8 {
+    let has_client = head.client != 0 || head.sequence != 0;
+    let mut put = Put::new(out);
+    put.u64(head.time_ms);
+    if has_client {
+        put.u64(head.client).u64(head.sequence);
+    }
+    for effect in effects {
+        encode_effect(&mut put, effect);
+    }
+    if has_client { FLAG_CLIENT } else { 0 }
+}
+
+/// An entry's payload: what its record has but the place where it is logged, so that it can be
+/// encoded once and then be logged, sent and applied. A byte of flags, then the record's body.
+///
+/// `None` if a key, a value or the whole is over its limit.
+#[inline]
+#[must_use]
+pub fn encode_payload(head: &EntryHead, effects: &[Effect<'_>]) -> Option<Vec<u8>> {
+    let bytes = entry_bytes(head, effects)? - RECORD_HEADER_BYTES;
+    let mut payload = vec![0; 1 + bytes];
+    payload[0] = encode_body(&mut payload[1..], head, effects);
+    Some(payload)
+}
+
+/// What an entry's payload says, fully checked. `None` if it is none.
+#[must_use]
+pub fn decode_payload(
+    partition: PartitionId,
+    id: LogId,
+    payload: &[u8],
+) -> Option<(EntryHead, Effects<'_>)> {
+    if payload.len() > RECORD_BYTES_MAX - RECORD_HEADER_BYTES + 1 {
+        return None;
+    }
+    let (head, effects) = decode_payload_trusted(partition, id, payload)?;
+    effects.is_valid().then_some((head, effects))
+}
+
+/// What a payload says that was checked by [`decode_payload`] or encoded by this process.
+#[inline]
+#[must_use]
+pub fn decode_payload_trusted(
+    partition: PartitionId,
+    id: LogId,
+    payload: &[u8],
+) -> Option<(EntryHead, Effects<'_>)> {
+    let (flags, body) = payload.split_first()?;
+    entry(*flags, partition, id, body)
+}
+
+/// Length of the record that logs a payload, in bytes.
+#[inline]
+#[must_use]
+pub fn payload_record_bytes(payload: &[u8]) -> usize {
+    RECORD_HEADER_BYTES + payload.len().saturating_sub(1)
+}
+
+/// Encodes an entry whose payload is at hand over the whole of `out`, whose length is what
+/// [`payload_record_bytes`] said.
+#[inline]
+pub fn encode_entry_payload(
+    out: &mut [u8],
+    place: Place,
+    partition: PartitionId,
+    id: LogId,
+    payload: &[u8],
+) {
+    let (flags, body) = payload.split_first().map_or((0, payload), |(f, b)| (*f, b));
+    Put::new(&mut out[RECORD_HEADER_BYTES..]).bytes(body);
+    let common = Common {
+        kind: KIND_ENTRY,
+        flags,
+        partition,
+        id,
+    };
+    seal(out, place, &common);
+}
+
+/// The bytes of the record at the start of `bytes`, which were checked.
+pub(crate) fn first_record(bytes: &[u8]) -> Option<&[u8]> {
+    let mut fields = Fields(bytes);
+    fields.u32()?;
+    let len = fields.u32()? as usize;
+    bytes.get(..len)
+}
+
+/// The payload of an entry's record, whose bytes were checked.
+#[must_use]
+pub fn payload_of(record: &[u8]) -> Option<Vec<u8>> {
+    let body = record.get(RECORD_HEADER_BYTES..)?;
+    let mut payload = Vec::with_capacity(1 + body.len());
+    payload.push(*record.get(17)?);
+    payload.extend_from_slice(body);
+    Some(payload)
 }
 
 #[inline]
@@ -333,6 +445,11 @@ fn encode_effect(put: &mut Put<'_>, effect: &Effect<'_>) {
                 .u32(to.len() as u32)
                 .bytes(from)
                 .bytes(to);
+        }
+        Effect::Membership { change } => {
+            put.u8(EFFECT_MEMBERSHIP)
+                .u32(change.len() as u32)
+                .bytes(change);
         }
     }
 }
@@ -393,6 +510,24 @@ pub fn encode_snapshot(
         flags: 0,
         partition,
         id,
+    };
+    seal(out, place, &common);
+}
+
+/// Encoded length of a membership record, in bytes.
+#[must_use]
+pub fn membership_bytes(membership: &[u8]) -> usize {
+    RECORD_HEADER_BYTES + membership.len()
+}
+
+/// Encodes a membership over the whole of `out`, whose length is what [`membership_bytes`] said.
+pub fn encode_membership(out: &mut [u8], place: Place, partition: PartitionId, membership: &[u8]) {
+    Put::new(&mut out[RECORD_HEADER_BYTES..]).bytes(membership);
+    let common = Common {
+        kind: KIND_MEMBERSHIP,
+        flags: 0,
+        partition,
+        id: LogId::default(),
     };
     seal(out, place, &common);
 }
@@ -474,20 +609,7 @@ fn view(record: &[u8]) -> Option<RecordView<'_>> {
     };
     match kind {
         KIND_ENTRY => {
-            let time_ms = fields.u64()?;
-            let (client, sequence) = if flags & FLAG_CLIENT != 0 {
-                (fields.u64()?, fields.u64()?)
-            } else {
-                (0, 0)
-            };
-            let head = EntryHead {
-                partition,
-                id,
-                client,
-                sequence,
-                time_ms,
-            };
-            let effects = Effects { bytes: fields.0 };
+            let (head, effects) = entry(flags, partition, id, fields.0)?;
             Some(RecordView::Entry { head, effects })
         }
         KIND_HARD_STATE => {
@@ -516,6 +638,13 @@ fn view(record: &[u8]) -> Option<RecordView<'_>> {
                 membership,
             })
         }
+        KIND_MEMBERSHIP => {
+            let membership = fields.0;
+            (membership.len() <= MEMBERSHIP_BYTES_MAX).then_some(RecordView::Membership {
+                partition,
+                membership,
+            })
+        }
         KIND_CHECKPOINT => {
             let hard = HardState {
                 replica_id: fields.u64()?,
@@ -540,4 +669,29 @@ fn view(record: &[u8]) -> Option<RecordView<'_>> {
         }
         _ => None,
     }
+}
+
+/// What an entry's body says.
+#[inline]
+fn entry(
+    flags: u8,
+    partition: PartitionId,
+    id: LogId,
+    body: &[u8],
+) -> Option<(EntryHead, Effects<'_>)> {
+    let mut fields = Fields(body);
+    let time_ms = fields.u64()?;
+    let (client, sequence) = if flags & FLAG_CLIENT != 0 {
+        (fields.u64()?, fields.u64()?)
+    } else {
+        (0, 0)
+    };
+    let head = EntryHead {
+        partition,
+        id,
+        client,
+        sequence,
+        time_ms,
+    };
+    Some((head, Effects { bytes: fields.0 }))
 }

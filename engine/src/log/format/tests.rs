@@ -159,6 +159,18 @@ fn records_are_as_documented() {
         membership: b"members",
     };
     assert_eq!(record::decode(&bytes, PLACE), Some((snapshot, bytes.len())));
+
+    let mut bytes = vec![0; record::membership_bytes(b"members")];
+    record::encode_membership(&mut bytes, PLACE, 3, b"members");
+    assert_example("membership", &bytes);
+    let membership = RecordView::Membership {
+        partition: 3,
+        membership: b"members",
+    };
+    assert_eq!(
+        record::decode(&bytes, PLACE),
+        Some((membership, bytes.len()))
+    );
 }
 
 #[test]
@@ -322,6 +334,7 @@ proptest! {
                 Effect::Put { key, value, .. } => key.len() + value.len(),
                 Effect::Delete { key, .. } => key.len(),
                 Effect::DeleteRange { from, to, .. } => from.len() + to.len(),
+                Effect::Membership { change } => change.len(),
             }).sum();
             prop_assert!(used <= bytes.len());
         }
@@ -346,8 +359,16 @@ proptest! {
             Effect::Put { keyspace: 1, key: &key, value: &value, expires_ms: times.1, created_ms: times.2 },
             Effect::Delete { keyspace: u32::MAX, key: &key },
             Effect::DeleteRange { keyspace: 2, from: &key, to: &value },
+            Effect::Membership { change: &value },
         ];
+        let payload = record::encode_payload(&head, &effects).unwrap();
+        let (got, back) = record::decode_payload(head.partition, head.id, &payload).unwrap();
+        prop_assert_eq!((got, back.collect::<Vec<_>>()), (head, effects.to_vec()));
         let mut bytes = entry(PLACE, &head, &effects);
+        let mut logged = vec![0; record::payload_record_bytes(&payload)];
+        record::encode_entry_payload(&mut logged, PLACE, head.partition, head.id, &payload);
+        prop_assert_eq!(&logged, &bytes);
+        prop_assert_eq!(record::payload_of(&bytes), Some(payload));
         match record::decode(&bytes, PLACE) {
             Some((RecordView::Entry { head: got, effects: back }, len)) => {
                 prop_assert_eq!((got, len), (head, bytes.len()));

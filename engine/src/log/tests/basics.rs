@@ -159,12 +159,12 @@ fn a_superseded_entry_does_not_come_back() {
         .run(|env| async move {
             let none = |_| LogId::default();
             let dir = Path::new(DIR);
-            let mut recovery = Recovery::scan(env, dir, small(), true, &none)
+            let mut recovery = Recovery::scan(env, dir, small(), |_| true, &none)
                 .await
                 .unwrap();
             let mut found = Vec::new();
             while let Some(group) = recovery.next_group().await.unwrap() {
-                found.extend(group.entries().map(|(head, _)| head.id));
+                found.extend(group.entries().map(|entry| entry.head.id));
             }
             found
         })

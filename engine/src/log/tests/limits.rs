@@ -193,12 +193,12 @@ fn a_group_grows_for_the_largest_record() {
         .run(|env| async move {
             let none = |_| LogId::default();
             let (dir, options) = (Path::new(DIR), LogOptions::default());
-            let mut recovery = Recovery::scan(env, dir, options, true, &none)
+            let mut recovery = Recovery::scan(env, dir, options, |_| true, &none)
                 .await
                 .unwrap();
             let mut found = 0;
             while let Some(group) = recovery.next_group().await.unwrap() {
-                for (_, mut effects) in group.entries() {
+                for ReplayedEntry { mut effects, .. } in group.entries() {
                     assert!(effects.next() == Some(put(&key, &value)[0]));
                     found += 1;
                 }

@@ -33,6 +33,7 @@ pub(super) fn is_wanted(
             Effect::DeleteRange { from, to, .. } => {
                 from <= wanted && (to.is_empty() || wanted < to)
             }
+            Effect::Membership { .. } => false,
         }),
         _ => false,
     });
@@ -44,7 +45,8 @@ fn partition_of(record: &RecordView<'_>) -> PartitionId {
         RecordView::Entry { head, .. } => head.partition,
         RecordView::HardState { partition, .. }
         | RecordView::Truncation { partition, .. }
-        | RecordView::Snapshot { partition, .. } => *partition,
+        | RecordView::Snapshot { partition, .. }
+        | RecordView::Membership { partition, .. } => *partition,
         RecordView::Checkpoint(checkpoint) => checkpoint.partition,
     }
 }
@@ -84,6 +86,9 @@ pub(super) fn text(
         RecordView::Truncation { upto, .. } => writeln!(out, "truncated to {}", show_id(*upto)),
         RecordView::Snapshot { id, time_ms, .. } => {
             writeln!(out, "snapshot {}, {}", show_id(*id), show_time(*time_ms))
+        }
+        RecordView::Membership { membership, .. } => {
+            writeln!(out, "membership {}", show_bytes(membership))
         }
         RecordView::Checkpoint(checkpoint) => writeln!(
             out,
@@ -138,6 +143,7 @@ fn show_effect(effect: &Effect<'_>) -> String {
                 show_bytes(to)
             },
         ),
+        Effect::Membership { change } => format!("change membership {}", show_bytes(change)),
     }
 }
 
@@ -168,6 +174,9 @@ pub(super) fn json(place: &Place<'_>, record: &RecordView<'_>) -> Value {
         RecordView::Snapshot {
             id: last, time_ms, ..
         } => ("snapshot", json!({ "id": id(*last), "time_ms": time_ms })),
+        RecordView::Membership { membership, .. } => {
+            ("membership", json!({ "membership": JsonBytes(membership) }))
+        }
         RecordView::Checkpoint(checkpoint) => (
             "checkpoint",
             json!({
@@ -212,5 +221,6 @@ fn json_effect(effect: &Effect<'_>) -> Value {
             "from": JsonBytes(from),
             "to": JsonBytes(to),
         }}),
+        Effect::Membership { change } => json!({ "membership": { "change": JsonBytes(change) } }),
     }
 }
