@@ -1,6 +1,7 @@
 //! Which core owns which partition.
 
 use ringbolt_wire::message::{PartitionId, Topology};
+use ringbolt_wire::slot::core_of;
 
 /// The node's map from partitions to cores; the same on every core, fixed while the node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +17,12 @@ impl PartitionMap {
     #[must_use]
     pub fn spread(node: String, partitions: u16, cores: u16) -> Self {
         debug_assert!(partitions.is_power_of_two() && cores >= 1 && cores <= partitions);
-        let core_of = (0..u32::from(partitions))
-            .map(|p| (p * u32::from(cores) / u32::from(partitions)) as u16)
-            .collect();
         Self {
             node,
             cores,
-            core_of,
+            core_of: (0..partitions)
+                .map(|partition| core_of(partition, partitions, cores))
+                .collect(),
         }
     }
 
@@ -49,14 +49,10 @@ impl PartitionMap {
         (0..self.partitions()).filter(move |&p| self.core_of(p) == core)
     }
 
-    /// As told to clients.
+    /// As told to clients: that of a node alone.
     #[must_use]
     pub fn topology(&self) -> Topology {
-        Topology {
-            node: self.node.clone(),
-            cores: self.cores,
-            core_of: self.core_of.to_vec(),
-        }
+        Topology::alone(self.node.clone(), self.cores, self.partitions())
     }
 }
 

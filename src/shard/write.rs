@@ -174,7 +174,7 @@ impl<E: Env> Inner<E> {
     ) {
         let checked = self
             .view(partition, keyspace)
-            .and_then(|_| self.check_ack(options))
+            .and_then(|_| self.check_options(options))
             .and_then(|()| self.check_op(op));
         if let Err(refusal) = checked {
             return self.refuse(&origin, &refusal);
@@ -237,7 +237,7 @@ impl<E: Env> Inner<E> {
     ) {
         let checked = self
             .view(partition, keyspace)
-            .and_then(|_| self.check_ack(options))
+            .and_then(|_| self.check_options(options))
             .and_then(|()| self.check_batch(ops));
         if let Err(refusal) = checked {
             return self.refuse(&origin, &refusal);
@@ -589,8 +589,16 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Acknowledgement levels that this node can give: it has one replica of each partition.
-    fn check_ack(&self, options: &WriteOptions) -> Result<(), Refusal> {
+    /// What this node can give: it has one replica of each partition, and does not remember which
+    /// writes of a client were done, so that a repeat must not be done at all.
+    fn check_options(&self, options: &WriteOptions) -> Result<(), Refusal> {
+        if options.retry {
+            return Err(Refusal::new(
+                ErrorCode::InDoubt,
+                0,
+                "it is not known whether this write was done before: read the key to find out",
+            ));
+        }
         match options.ack {
             Ack::Count(count) if count > 1 => Err(Refusal::new(
                 ErrorCode::BadRequest,

@@ -185,11 +185,7 @@ fn value_of(key: &[u8]) -> Vec<u8> {
 }
 
 fn topology() -> Topology {
-    Topology {
-        node: "fake".into(),
-        cores: 1,
-        core_of: vec![0],
-    }
+    Topology::alone("fake", 1, 1)
 }
 
 fn welcome() -> Response<'static> {

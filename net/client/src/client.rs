@@ -224,6 +224,7 @@ impl Inner {
             ack,
             client: self.identity,
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
+            retry: false,
         }
     }
 

@@ -38,8 +38,9 @@ const SMALL_BYTES: usize = 4 << 10;
 const READ_BYTES: usize = 32 << 10;
 /// A buffer that has grown beyond this is given back once it is empty, in bytes.
 const KEEP_BYTES: usize = 1 << 20;
-/// Longest answer to a handshake, in bytes: a topology of every slot and two texts fit.
-const WELCOME_BYTES_MAX: u32 = 64 << 10;
+/// Longest answer to a handshake, in bytes: a topology of a partition for every slot, five replicas
+/// of each, fits.
+const WELCOME_BYTES_MAX: u32 = 512 << 10;
 /// Most requests in flight on a connection, whatever the server allows.
 const INFLIGHT_MAX: u32 = 1 << 16;
 

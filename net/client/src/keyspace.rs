@@ -252,7 +252,7 @@ impl Keyspace {
         let deadline = self.inner.deadline(options.deadline);
         let routes = self.inner.routes();
         // Where each core's keys stand in the list.
-        let mut by_core = vec![Vec::new(); usize::from(routes.topology().cores.max(1))];
+        let mut by_core = vec![Vec::new(); usize::from(routes.topology().cores_here())];
         for (at, key) in keys.iter().enumerate() {
             by_core[usize::from(routes.core(key))].push(at);
         }

@@ -39,7 +39,7 @@ pub(crate) struct Routes {
 
 impl Routes {
     fn new(topology: Topology, lanes_per_core: usize) -> Routes {
-        let cores = usize::from(topology.cores.max(1));
+        let cores = usize::from(topology.cores_here());
         let lanes_per_core = lanes_per_core.clamp(1, (LANES_MAX / cores).max(1));
         let lanes = (0..cores * lanes_per_core)
             .map(|lane| Lane::new((lane / lanes_per_core) as u16))
@@ -57,12 +57,12 @@ impl Routes {
     }
 
     pub(crate) fn partition(&self, key: &[u8]) -> u16 {
-        partition_of(key, self.topology.core_of.len() as u16)
+        partition_of(key, self.topology.partitions())
     }
 
     /// The partition of all keys with this prefix, if there is one.
     pub(crate) fn partition_of_prefix(&self, prefix: &[u8]) -> Option<u16> {
-        partition_of_prefix(prefix, self.topology.core_of.len() as u16)
+        partition_of_prefix(prefix, self.topology.partitions())
     }
 
     pub(crate) fn core(&self, key: &[u8]) -> u16 {
@@ -71,9 +71,7 @@ impl Routes {
 
     fn core_of_partition(&self, partition: u16) -> u16 {
         self.topology
-            .core_of
-            .get(usize::from(partition))
-            .copied()
+            .core_of(self.topology.here, partition)
             .unwrap_or(0)
     }
 
@@ -120,9 +118,8 @@ impl Node {
     pub(crate) async fn open(options: NodeOptions) -> Result<Arc<Node>, Error> {
         // No server tells of none: the first handshake is news.
         let unknown = Topology {
-            node: String::new(),
-            cores: 0,
-            core_of: vec![0],
+            here: 0,
+            ..Topology::alone("", 1, 1)
         };
         let node = Arc::new(Node {
             routes: RwLock::new(Arc::new(Routes::new(unknown, options.lanes_per_core))),

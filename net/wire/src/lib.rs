@@ -10,7 +10,7 @@
 //!
 //! `docs/protocol.md` describes every byte; a test replays its examples.
 //!
-//! Decoding a request allocates nothing. Decoding a response allocates at most four times the
+//! Decoding a request allocates nothing. Decoding a response allocates at most seven times the
 //! frame's length: no count is believed before the bytes it announces are there.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -23,6 +23,7 @@ pub mod message;
 pub mod peer;
 mod read;
 pub mod slot;
+mod topology;
 
 pub use error::WireError;
 pub use kind::Kind;

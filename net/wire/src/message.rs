@@ -3,6 +3,8 @@
 //! Requests borrow from the frame they were decoded from: decoding allocates nothing.
 //! The layout of each message is in `docs/protocol.md`; the codec is in [`crate::codec`].
 
+pub use crate::topology::{NodeId, NodeInfo, Replicas, Topology};
+
 /// A partition's number, `0..partitions`.
 pub type PartitionId = u16;
 /// A keyspace's number. 0 is [`KEYSPACE_DEFAULT`]; numbers are never reused.
@@ -95,6 +97,9 @@ pub struct WriteOptions {
     pub client: u64,
     /// The client's number for this write: a retry carries the same one. 0 for none.
     pub sequence: u64,
+    /// Whether this (client, sequence) was sent before with an outcome that is not known: the write
+    /// is done unless it was, and never a second time. Needs a client and a sequence.
+    pub retry: bool,
 }
 
 /// Options common to every read.
@@ -326,17 +331,6 @@ pub struct Limits {
     pub scan_rows_max: u32,
 }
 
-/// Which core owns each partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topology {
-    /// The node's name.
-    pub node: String,
-    /// How many cores it has.
-    pub cores: u16,
-    /// `core_of[partition]`; its length, a power of two, is the number of partitions.
-    pub core_of: Vec<u16>,
-}
-
 /// What a server answers. Borrowed where it carries user data.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Response<'a> {
@@ -434,7 +428,8 @@ pub struct ErrorReply<'a> {
     /// When to try again, in milliseconds; 0 where trying again does not help.
     pub retry_after_ms: u32,
     /// A number that belongs to the code: the current version for `ConditionFailed` (0: absent),
-    /// the limit for `TooLarge`, and so on; else 0. `docs/protocol.md` lists them.
+    /// the limit for `TooLarge`, the leader's [`NodeId`] for `NotLeader` (0: not known), and so on;
+    /// else 0. `docs/protocol.md` lists them.
     pub detail: u64,
     /// What was wrong and what to do, in words.
     pub message: &'a str,
@@ -505,7 +500,8 @@ error_codes! {
     Stale = 0x0304,
     /// The server is starting or stopping.
     Unavailable = 0x0305,
-    /// Another node leads this partition.
+    /// This node does not lead the partition. The detail is the leader's node number, 0 if it is
+    /// not known.
     NotLeader = 0x0306,
 
     // Find out: it may or may not have been done. 0x04xx.

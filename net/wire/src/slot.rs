@@ -72,6 +72,13 @@ pub fn partition_of(key: &[u8], partitions: u16) -> u16 {
     (u32::from(slot(key)) * u32::from(partitions) / u32::from(SLOTS)) as u16
 }
 
+/// The core on which a node of `cores` cores keeps a partition: contiguous ranges whose lengths
+/// differ by at most one.
+pub fn core_of(partition: u16, partitions: u16, cores: u16) -> u16 {
+    debug_assert!(partition < partitions);
+    (u32::from(partition) * u32::from(cores) / u32::from(partitions.max(1))) as u16
+}
+
 /// The partition of every key that begins with `prefix`, if the prefix alone decides it: it holds
 /// a whole, non-empty tag.
 pub fn partition_of_prefix(prefix: &[u8], partitions: u16) -> Option<u16> {

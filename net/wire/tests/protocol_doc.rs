@@ -82,6 +82,7 @@ fn requests_are_as_documented() {
         ack,
         client: 0x1122_3344_5566_7788,
         sequence,
+        retry: false,
     };
     let key = &b"user:1"[..];
 
@@ -154,6 +155,11 @@ fn requests_are_as_documented() {
         condition: Condition::Version(41),
     };
     write("put", 10, options(Ack::Quorum, 5), put);
+    let repeat = WriteOptions {
+        retry: true,
+        ..options(Ack::Quorum, 5)
+    };
+    write("put-again", 18, repeat, put);
     let delete = WriteOp::Delete {
         key,
         condition: Condition::None,
@@ -225,10 +231,31 @@ fn responses_are_as_documented() {
         assert_eq!((view.request_id, view.deadline_ms), (request_id, 0));
         assert_eq!(Response::decode(&view), Ok(response), "{name}");
     };
-    let topology = Topology {
-        node: "node-1".to_owned(),
+    let node = |id, name: &str, address: &str, zone: &str| NodeInfo {
+        id,
+        name: name.to_owned(),
+        address: address.to_owned(),
         cores: 2,
-        core_of: vec![0, 0, 1, 1],
+        zone: zone.to_owned(),
+    };
+    let topology = Topology {
+        cluster: 0x0102_0304_0506_0708,
+        version: 9,
+        here: 2,
+        nodes: vec![
+            node(1, "a", "10.0.0.1:7400", "east"),
+            node(2, "b", "10.0.0.2:7400", "west"),
+        ],
+        replicas: vec![
+            Replicas {
+                leader: 1,
+                nodes: vec![1, 2],
+            },
+            Replicas {
+                leader: 0,
+                nodes: vec![2],
+            },
+        ],
     };
     let meta = Meta {
         version: 42,
@@ -244,6 +271,13 @@ fn responses_are_as_documented() {
     };
 
     check("error", 10, Response::Error(overloaded));
+    let not_leader = ErrorReply {
+        code: ErrorCode::NotLeader,
+        retry_after_ms: 0,
+        detail: 2,
+        message: "node 2 leads partition 84",
+    };
+    check("not-leader", 10, Response::Error(not_leader));
     let welcome = Response::Welcome {
         version: 1,
         core: 1,
@@ -255,7 +289,7 @@ fn responses_are_as_documented() {
             inflight_requests_max: 1024,
             scan_rows_max: 10_000,
         },
-        topology: topology.clone(),
+        topology: Topology::alone("node-1", 2, 2),
     };
     check("welcome", 1, welcome);
     check("done", 7, Response::Done);

@@ -576,7 +576,11 @@ fn worker_thread(
 /// number of cores, unless there are fewer connections than cores.
 fn connect(shared: &Shared, thread: usize) -> Result<Worker, LoadError> {
     let options = &shared.options;
-    let cores = shared.target.topology.as_ref().map_or(0, |t| t.cores);
+    let cores = shared
+        .target
+        .topology
+        .as_ref()
+        .map_or(0, ringbolt_wire::message::Topology::cores_here);
     let direct = cores > 0 && options.connections >= usize::from(cores);
     let first = options.connections * thread / options.threads;
     let end = options.connections * (thread + 1) / options.threads;

@@ -301,7 +301,8 @@ impl State {
             index: number,
         };
         let check_core = |key: &[u8]| {
-            let owner = ringbolt_wire::partition_of(key, PARTITIONS) % CORES;
+            let partition = ringbolt_wire::partition_of(key, PARTITIONS);
+            let owner = ringbolt_wire::slot::core_of(partition, PARTITIONS, CORES);
             if core.is_some_and(|core| core != owner) {
                 self.misrouted.fetch_add(1, Ordering::Relaxed);
             }
@@ -370,11 +371,7 @@ fn welcome(core: u16) -> Response<'static> {
             inflight_requests_max: 256,
             scan_rows_max: 1000,
         },
-        topology: Topology {
-            node: "fake".into(),
-            cores: CORES,
-            core_of: (0..PARTITIONS).map(|partition| partition % CORES).collect(),
-        },
+        topology: Topology::alone("fake", CORES, PARTITIONS),
     }
 }
 

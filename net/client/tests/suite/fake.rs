@@ -79,15 +79,12 @@ impl Default for Settings {
 
 impl Settings {
     fn topology(&self) -> Topology {
-        Topology {
-            node: "fake".to_owned(),
-            cores: self.cores,
-            core_of: (0..self.partitions).map(|p| p % self.cores).collect(),
-        }
+        Topology::alone("fake", self.cores, self.partitions)
     }
 
     pub fn core_of(&self, key: &[u8]) -> u16 {
-        ringbolt_wire::partition_of(key, self.partitions) % self.cores
+        let partition = ringbolt_wire::partition_of(key, self.partitions);
+        ringbolt_wire::slot::core_of(partition, self.partitions, self.cores)
     }
 
     pub fn welcome(&self, core: u16) -> Response<'static> {

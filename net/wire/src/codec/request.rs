@@ -53,7 +53,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// [`WireError::Malformed`] or [`WireError::OverLimit`] for what [`Request::decode`] would
     /// refuse (an empty key, a key or value over the protocol's limit, a bad keyspace name, a
-    /// count of 0 voters) and for a frame over 4 GiB. `out` is then as it was before.
+    /// count of 0 voters, a repeat without identity) and for a frame over 4 GiB. `out` is then as it was before.
     pub fn encode(
         &self,
         request_id: u64,
@@ -333,10 +333,12 @@ fn write_options(
         Ack::Count(0) => return Err(ACK_BAD),
         Ack::Count(count) => (3, count),
     };
+    check_retry(options)?;
     let mut head = [0; 24];
     head[..4].copy_from_slice(&keyspace.to_le_bytes());
     head[4] = ack;
     head[5] = count;
+    head[6] = options.retry.into();
     head[8..16].copy_from_slice(&options.client.to_le_bytes());
     head[16..].copy_from_slice(&options.sequence.to_le_bytes());
     out.extend_from_slice(&head);
@@ -356,13 +358,31 @@ fn read_options(body: &mut Reader<'_>) -> Result<(KeyspaceId, WriteOptions), Wir
         (3, count @ 1..) => Ack::Count(count),
         _ => return Err(ACK_BAD),
     };
-    body.reserved::<2>()?;
+    let retry = match body.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err(RETRY_BAD),
+    };
+    body.reserved::<1>()?;
     let options = WriteOptions {
         ack,
         client: body.u64()?,
         sequence: body.u64()?,
+        retry,
     };
+    check_retry(&options)?;
     Ok((keyspace, options))
+}
+
+const RETRY_BAD: WireError = WireError::Malformed {
+    what: "whether it is a repeat is neither 0 nor 1, or a repeat has no client or sequence",
+};
+
+fn check_retry(options: &WriteOptions) -> Result<(), WireError> {
+    if options.retry && (options.client == 0 || options.sequence == 0) {
+        return Err(RETRY_BAD);
+    }
+    Ok(())
 }
 
 fn write_scan(out: &mut Vec<u8>, scan: &Scan<'_>) -> Result<(), WireError> {

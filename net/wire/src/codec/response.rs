@@ -1,5 +1,6 @@
 use super::request::check_flags;
 use super::rows::{ABSENT, ROW_HEAD_BYTES, RowsBuilder, VALUE_HEAD_BYTES, ValuesBuilder};
+use super::topology::{read_topology, write_topology};
 use crate::frame::{self, FrameView, HEADER_BYTES};
 use crate::list::{TOKEN_BYTES, read_token};
 use crate::message::{
@@ -176,50 +177,15 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     let text = cut(text);
     out.extend_from_slice(&(text.len() as u16).to_le_bytes());
     out.extend_from_slice(text.as_bytes());
 }
 
-fn read_text<'a>(body: &mut Reader<'a>) -> Result<&'a str, WireError> {
+pub(super) fn read_text<'a>(body: &mut Reader<'a>) -> Result<&'a str, WireError> {
     let length = usize::from(body.u16()?);
     body.text(length)
-}
-
-fn write_topology(out: &mut Vec<u8>, topology: &Topology) {
-    out.extend_from_slice(&topology.cores.to_le_bytes());
-    out.extend_from_slice(&(topology.core_of.len() as u16).to_le_bytes());
-    write_text(out, &topology.node);
-    for core in &topology.core_of {
-        out.extend_from_slice(&core.to_le_bytes());
-    }
-}
-
-fn read_topology(body: &mut Reader<'_>) -> Result<Topology, WireError> {
-    let cores = body.u16()?;
-    let partitions = body.u16()?;
-    if !partitions.is_power_of_two() || partitions > crate::PARTITIONS_MAX {
-        return Err(WireError::Malformed {
-            what: "the number of partitions is no power of two up to 16384",
-        });
-    }
-    let node = read_text(body)?;
-    let core_of = body.bytes(usize::from(partitions) * 2)?;
-    let core_of: Vec<u16> = core_of
-        .chunks_exact(2)
-        .map(|core| u16::from_le_bytes([core[0], core[1]]))
-        .collect();
-    if core_of.iter().any(|&core| core >= cores) {
-        return Err(WireError::Malformed {
-            what: "a partition is on a core that does not exist",
-        });
-    }
-    Ok(Topology {
-        node: node.to_owned(),
-        cores,
-        core_of,
-    })
 }
 
 fn read_tokens(body: &mut Reader<'_>, count: usize) -> Result<Vec<Token>, WireError> {
@@ -340,7 +306,7 @@ impl<'a> Response<'a> {
     }
 
     /// Understands a response. User data is borrowed from the frame; lists are allocated, at most
-    /// four times the frame's length in all.
+    /// seven times the frame's length in all.
     ///
     /// # Errors
     /// Never a fatal one: [`WireError::UnknownKind`], [`WireError::UnknownFlags`],

@@ -274,6 +274,92 @@ fn reserved_bytes_must_be_zero() {
 }
 
 #[test]
+fn a_repeat_has_an_identity() {
+    let mut body = Vec::new();
+    for (client, sequence, sound) in [(1, 1, true), (0, 1, false), (1, 0, false)] {
+        let request = Request::Write {
+            keyspace: 0,
+            options: WriteOptions {
+                client,
+                sequence,
+                retry: true,
+                ..WriteOptions::default()
+            },
+            op: WriteOp::Delete {
+                key: b"k",
+                condition: Condition::None,
+            },
+        };
+        let mut out = Vec::new();
+        assert_eq!(request.encode(1, 0, &mut out).is_ok(), sound);
+        if sound {
+            body = out.split_off(HEADER_BYTES);
+        }
+    }
+    // Another value of the byte, and an identity taken away.
+    for (at, byte) in [(6, 2), (8, 0), (16, 0)] {
+        let mut body = body.clone();
+        body[at] = byte;
+        refused_request(Kind::Write, &body);
+    }
+}
+
+#[test]
+fn a_topology_that_contradicts_itself_is_refused() {
+    let sound = Topology {
+        nodes: [1, 3]
+            .map(|id| NodeInfo {
+                id,
+                ..Topology::alone("n", 2, 1).nodes[0].clone()
+            })
+            .to_vec(),
+        replicas: vec![
+            Replicas {
+                leader: 3,
+                nodes: vec![1, 3],
+            };
+            4
+        ],
+        ..Topology::alone("n", 2, 1)
+    };
+    let decodes = |change: &dyn Fn(&mut Topology)| {
+        let mut topology = sound.clone();
+        change(&mut topology);
+        let mut out = Vec::new();
+        Response::Topology(topology.clone()).encode(1, &mut out);
+        match Response::decode(&whole(&out)) {
+            Ok(Response::Topology(decoded)) => {
+                assert_eq!(decoded, topology);
+                true
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => {
+                assert!(!error.is_fatal());
+                false
+            }
+        }
+    };
+    assert!(decodes(&|_| {}));
+    assert!(decodes(&|topology| topology.replicas[1].leader = 0));
+    for change in [
+        &|topology: &mut Topology| topology.here = 2,
+        &|topology: &mut Topology| topology.nodes.clear(),
+        &|topology: &mut Topology| topology.nodes.swap(0, 1),
+        &|topology: &mut Topology| topology.nodes[0].id = 0,
+        &|topology: &mut Topology| topology.nodes[1].id = 1,
+        &|topology: &mut Topology| topology.nodes[1].cores = 0,
+        &|topology: &mut Topology| topology.replicas.truncate(3),
+        &|topology: &mut Topology| topology.replicas.clear(),
+        &|topology: &mut Topology| topology.replicas[0].leader = 2,
+        &|topology: &mut Topology| topology.replicas[0].nodes.push(4),
+        &|topology: &mut Topology| topology.replicas[0].nodes.clear(),
+    ] as [&dyn Fn(&mut Topology); 11]
+    {
+        assert!(!decodes(change));
+    }
+}
+
+#[test]
 fn keyspace_names() {
     for name in ["a", "users", "A.b_c-9", "_", &"x".repeat(64)] {
         assert!(keyspace_name_ok(name), "{name}");
@@ -357,7 +443,18 @@ fn reserved_bytes(response: &Response<'_>) -> usize {
     fn room<T>(list: &Vec<T>) -> usize {
         list.capacity() * size_of::<T>()
     }
-    let topology_bytes = |topology: &Topology| room(&topology.core_of) + topology.node.capacity();
+    let topology_bytes = |topology: &Topology| {
+        let texts =
+            |node: &NodeInfo| node.name.capacity() + node.address.capacity() + node.zone.capacity();
+        let nodes = topology.nodes.iter().map(texts).sum::<usize>();
+        let replicas = topology.replicas.iter();
+        room(&topology.nodes)
+            + nodes
+            + room(&topology.replicas)
+            + replicas
+                .map(|replicas| room(&replicas.nodes))
+                .sum::<usize>()
+    };
     match response {
         Response::Welcome { topology, .. } | Response::Topology(topology) => {
             topology_bytes(topology)
@@ -533,7 +630,7 @@ proptest! {
             Err(error) => prop_assert!(!error.is_fatal()),
         }
         match Response::decode(&view) {
-            Ok(response) => prop_assert!(reserved_bytes(&response) <= 4 * frame.len()),
+            Ok(response) => prop_assert!(reserved_bytes(&response) <= 7 * frame.len()),
             Err(error) => prop_assert!(!error.is_fatal()),
         }
     }
@@ -547,7 +644,8 @@ proptest! {
         tokens in vec(any_token(), 0..4),
         keys in vec(any_key(), 0..5),
         ops in vec(any_op(), 1..5),
-        (ack, client, sequence) in (any_ack(), any::<u64>(), any::<u64>()),
+        (ack, client, sequence, retry) in
+            (any_ack(), 0..u64::MAX, 0..u64::MAX, any::<bool>()),
         parts in (any_bytes(), any_bytes(), any_bytes(), any_bytes()),
         (reverse, keys_only, limit) in (any::<bool>(), any::<bool>(), any::<u32>()),
         name in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}",
@@ -567,7 +665,8 @@ proptest! {
             op_list.push(&op(owned)).unwrap();
         }
         prop_assert!(op_list.as_ops().iter().eq(ops.iter().map(op)));
-        let options = WriteOptions { ack, client, sequence };
+        let retry = retry && client > 0 && sequence > 0;
+        let options = WriteOptions { ack, client, sequence, retry };
         let key = ops[0].1.as_slice();
         let (prefix, start, end, cursor) = (&parts.0[..], &parts.1[..], &parts.2[..], &parts.3[..]);
         for request in [
@@ -613,10 +712,27 @@ proptest! {
         code in proptest::sample::select(ErrorCode::ALL),
         (bits, cores) in (0..9u32, 1..9u16),
     ) {
+        let ids: Vec<NodeId> = (1..=u32::from(cores)).map(|n| n * n).collect();
         let topology = Topology {
-            node: texts[0].clone(),
-            cores,
-            core_of: (0..1u16 << bits).map(|partition| partition % cores).collect(),
+            cluster: number,
+            version: id,
+            here: ids[texts.len() % ids.len()],
+            nodes: ids
+                .iter()
+                .map(|&id| NodeInfo {
+                    id,
+                    name: texts[0].clone(),
+                    address: texts[texts.len() - 1].clone(),
+                    cores,
+                    zone: String::new(),
+                })
+                .collect(),
+            replicas: (0..1usize << bits)
+                .map(|partition| Replicas {
+                    leader: [0, ids[partition % ids.len()]][partition % 2],
+                    nodes: ids[partition % ids.len()..].to_vec(),
+                })
+                .collect(),
         };
         for response in [
             Response::Welcome {

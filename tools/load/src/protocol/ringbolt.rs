@@ -85,6 +85,7 @@ impl RingboltCodec {
                 ack: self.ack,
                 client: self.client,
                 sequence: self.sequence,
+                retry: false,
             },
             op,
         }

@@ -134,11 +134,7 @@ mod tests {
 
     #[test]
     fn every_number_is_handed_out_once_and_to_its_core() {
-        let topology = Topology {
-            node: String::new(),
-            cores: 2,
-            core_of: vec![0, 1, 0, 1],
-        };
+        let topology = Topology::alone("", 2, 4);
         let routing = Routing::new(&topology, [Some(0), Some(1)]);
         let mut keys = Keys::new("");
         let shared = Arc::new(AtomicU64::new(0));

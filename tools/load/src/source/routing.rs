@@ -1,13 +1,12 @@
-use std::sync::Arc;
-
 use ringbolt_wire::message::Topology;
 use ringbolt_wire::partition_of;
+use ringbolt_wire::slot::core_of;
 
 /// Which connections of a thread may carry which keys, so that requests go straight to the core
 /// that owns them.
 #[derive(Debug, Clone)]
 pub struct Routing {
-    core_of: Arc<Vec<u16>>,
+    partitions: u16,
     covered: Vec<bool>,
 }
 
@@ -15,24 +14,24 @@ impl Routing {
     /// Every connection carries every key.
     pub fn anywhere() -> Self {
         Self {
-            core_of: Arc::new(Vec::new()),
+            partitions: 0,
             covered: Vec::new(),
         }
     }
 
     /// For a thread whose connections lead to `cores`.
     pub fn new(topology: &Topology, cores: impl IntoIterator<Item = Option<u16>>) -> Self {
-        let mut covered = vec![false; usize::from(topology.cores)];
+        let mut covered = vec![false; usize::from(topology.cores_here())];
         for core in cores.into_iter().flatten() {
             if let Some(covered) = covered.get_mut(usize::from(core)) {
                 *covered = true;
             }
         }
-        if topology.cores <= 1 || !covered.contains(&true) {
+        if covered.len() <= 1 || !covered.contains(&true) {
             return Self::anywhere();
         }
         Self {
-            core_of: Arc::new(topology.core_of.clone()),
+            partitions: topology.partitions(),
             covered,
         }
     }
@@ -48,11 +47,9 @@ impl Routing {
         if self.is_anywhere() {
             return None;
         }
-        let partitions = u16::try_from(self.core_of.len()).ok()?;
-        let core = *self
-            .core_of
-            .get(usize::from(partition_of(key, partitions)))?;
-        (*self.covered.get(usize::from(core))?).then_some(core)
+        let cores = self.covered.len() as u16;
+        let core = core_of(partition_of(key, self.partitions), self.partitions, cores);
+        self.covered[usize::from(core)].then_some(core)
     }
 
     /// Whether a connection to `core` may carry this key.
@@ -69,11 +66,7 @@ mod tests {
     use super::*;
 
     fn topology(cores: u16) -> Topology {
-        Topology {
-            node: String::new(),
-            cores,
-            core_of: (0..8).map(|partition| partition % cores).collect(),
-        }
+        Topology::alone("", cores, 8)
     }
 
     #[test]
