@@ -130,6 +130,8 @@ impl<E: Env> Engine<E> {
                 return Err(EngineError::corrupt(&dir.join("log"), 0, what));
             }
         }
+        // Before anything that was found can get into tables.
+        recovery.renew().await?;
         let mut replay = Replay::default();
         replay.run(&env, &mut recovery, &tree).await?;
         let (log, mut replicas) = recovery.finish().await?;

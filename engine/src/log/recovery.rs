@@ -1,8 +1,14 @@
 //! Opens a log: scans what is there, hands out what has to be applied again, and goes on in a new
 //! segment.
 //!
+//! What is read after a stop need not be on the medium. A write whose process was killed, or whose
+//! sync failed, may be shown from a cache (the kernel's, the hypervisor's, the device's), and once a
+//! sync has failed, the next one may report success without having written it. So a sync proves
+//! nothing of earlier writes: the last writes, of which no later header says that they had been
+//! durable, are written again as they are before anything is built on them ([`Recovery::renew`]).
+//!
 //! The new segment's header says where the log ended and has a higher epoch than anything seen, so
-//! that what was cut off can never come back. Until that header is durable nothing on disk is
+//! that what was cut off can never come back. Until that header is durable no byte on disk is
 //! changed: a recovery that is cut short is simply done again.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +20,7 @@ use super::format::segment::{self, SegmentHeader, SegmentStart};
 use super::handle::{File, Log, RecordRef};
 use super::options::LogOptions;
 use super::reader::Reader;
-use super::scan::{Part, Scanned, scan};
+use super::scan::{Part, Scanned, Unproved, scan};
 use super::slots;
 use super::state::State;
 use crate::entry::{EntryHead, LogId, PartitionId};
@@ -26,6 +32,8 @@ use crate::error::{EngineError, Result};
 const EPOCHS_SKIPPED: u64 = 16;
 /// Least room for groups in a segment that a log is opened with, in bytes.
 const ROOM_BYTES_MIN: u64 = 8 * SECTOR as u64;
+
+const CHANGED: &str = "what was intact a moment ago is damaged";
 
 /// A replica as the log remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,12 +70,15 @@ pub struct RecoveredEntry {
 /// A log that was scanned and is not open yet.
 ///
 /// Call [`Recovery::next_group`] until it answers `None`, and apply what it gives; then
-/// [`Recovery::finish`].
+/// [`Recovery::finish`]. If what was applied may get into tables before that, call
+/// [`Recovery::renew`] first.
 pub struct Recovery<E: Env> {
     env: E,
     dir: PathBuf,
     options: LogOptions,
     scanned: Scanned<File<E>>,
+    /// Everything that was found is durable.
+    renewed: bool,
     replay: Replay<File<E>>,
     replayed: u64,
 }
@@ -208,6 +219,7 @@ impl<E: Env> Recovery<E> {
             dir: dir.to_path_buf(),
             options,
             scanned,
+            renewed: false,
             replay,
             replayed: 0,
         })
@@ -230,6 +242,34 @@ impl<E: Env> Recovery<E> {
     pub fn last(&self, partition: PartitionId) -> Option<LogId> {
         let replica = self.scanned.replicas.get(partition)?;
         Some(replica.now.last)
+    }
+
+    /// Makes durable what was found, unless that was done before: only then may anything that rests
+    /// on it be flushed, or told to anybody. Writes the last writes over themselves, byte for byte.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says, and [`EngineError::Corrupt`] if it says something else than before.
+    pub async fn renew(&mut self) -> Result<()> {
+        if self.renewed {
+            return Ok(());
+        }
+        let (env, scanned) = (&self.env, &mut self.scanned);
+        while let Some(write) = scanned.unproved.front() {
+            if let Some(part) = scanned.parts.get(write.part) {
+                rewrite(part, write).await?;
+            }
+            scanned.unproved.pop_front();
+            env.yield_if_needed().await;
+        }
+        // Lengths and names may have been shown from a cache, too.
+        let parts = scanned.parts.iter().map(|part| &part.slot);
+        for slot in parts.chain(&scanned.free) {
+            slot.file.sync().await?;
+        }
+        env.disk().sync_dir(&self.dir).await?;
+        self.renewed = true;
+        Ok(())
     }
 
     /// The next group that has entries to apply; `None` after the last.
@@ -271,8 +311,7 @@ impl<E: Env> Recovery<E> {
         };
         let offset = replay.offset;
         let Some(group) = reader.group(place, replay.sequence).await? else {
-            let what = "a group that was intact a moment ago is damaged";
-            return Err(EngineError::corrupt(&part.path, offset, what));
+            return Err(EngineError::corrupt(&part.path, offset, CHANGED));
         };
         replay.offset += group.header.group_bytes() as u64;
         replay.sequence += 1;
@@ -289,12 +328,13 @@ impl<E: Env> Recovery<E> {
         Ok(group)
     }
 
-    /// Begins a new segment and opens the log.
+    /// Begins a new segment and opens the log, once what was found is durable.
     ///
     /// # Errors
     ///
     /// [`EngineError::NoSpace`] if a file is needed and there is no room for it; what the disk says.
     pub async fn finish(mut self) -> Result<(Log<E>, Vec<RecoveredReplica>)> {
+        self.renew().await?;
         let is_new = self.is_new();
         let (env, scanned) = (&self.env, &mut self.scanned);
         if is_new {
@@ -309,13 +349,6 @@ impl<E: Env> Recovery<E> {
         if last_is_empty && scanned.parts.len() > scanned.retained + 1 {
             reused = scanned.parts.pop_back().map(|part| part.slot);
         }
-        // What was under way when the process died may have been read from a cache, names of files
-        // too. It counts from now on, so it must survive a power cut as well.
-        let parts = scanned.parts.iter().map(|part| &part.slot);
-        for slot in parts.chain(&reused).chain(&scanned.free) {
-            slot.file.sync().await?;
-        }
-        env.disk().sync_dir(&self.dir).await?;
         let last = scanned.parts.back();
         let area = segment::area_bytes(scanned.replicas.checkpoints()) as u64;
         let mut header = SegmentHeader {
@@ -370,6 +403,30 @@ impl<E: Env> Recovery<E> {
         );
         Ok((Log::start(self.env, self.dir, state), replicas))
     }
+}
+
+/// Writes over itself what was found intact.
+async fn rewrite<F: DiskFile>(part: &Part<F>, write: &Unproved) -> Result<()> {
+    let mut reader = Reader::new(&part.slot);
+    let place = Place {
+        epoch: part.header.epoch,
+        offset: write.offset as u32,
+    };
+    let bytes = if write.offset == 0 {
+        let area = reader.at(0, part.header.area_bytes()).await?;
+        let same = SegmentHeader::decode(area).is_ok_and(|header| header == part.header);
+        (same && part.header.checkpoints(area).is_some()).then_some(area)
+    } else {
+        let group = reader.group(place, write.sequence).await?;
+        group.map(|group| group.bytes)
+    };
+    let Some(bytes) = bytes else {
+        return Err(EngineError::corrupt(&part.path, write.offset, CHANGED));
+    };
+    let mut buf = AlignedBuf::zeroed(bytes.len());
+    buf.copy_from_slice(bytes);
+    part.slot.file.write_at(write.offset, buf).await.0?;
+    Ok(())
 }
 
 /// Makes the directory and its name durable. The parent's own name is its owner's business.

@@ -9,6 +9,10 @@
 //!    says that it had been durable (`durable_through`), the group was acknowledged: corruption.
 //!    Else it is the torn tail: nobody was told that it was there, and it is cut off, with
 //!    everything after it.
+//! 5. What is there and was not cut off counts from now on. Those writes among it that no later header
+//!    says had been durable are kept as `unproved`: see [`Recovery::renew`].
+//!
+//! [`Recovery::renew`]: super::Recovery::renew
 //!
 //! Two headers are never in flight together, so a header that is there means that those before it
 //! were. The newest segment's header may be what is missing: groups of a higher epoch than any header's, in a file
@@ -55,6 +59,16 @@ pub(super) struct Part<F> {
     pub(super) end: Cursor,
 }
 
+/// A write that is intact, and of which no later header says that it had been durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unproved {
+    /// Its segment's place in [`Scanned::parts`].
+    pub(super) part: usize,
+    /// Where it begins, in bytes; 0 for the segment's header area.
+    pub(super) offset: u64,
+    pub(super) sequence: u64,
+}
+
 /// What was found.
 pub(super) struct Scanned<F> {
     pub(super) log_id: u64,
@@ -74,6 +88,19 @@ pub(super) struct Scanned<F> {
     pub(super) superseded: Vec<(RecordRef, PartitionId, u64)>,
     /// By partition: the first entry found that changes its group's membership.
     pub(super) membership_changes: AHashMap<PartitionId, u64>,
+    /// The last few writes: hardly more than can be in flight at once.
+    pub(super) unproved: VecDeque<Unproved>,
+}
+
+/// Takes in a write that is intact, after all those before it: it may be the proof of some of them.
+fn prove(unproved: &mut VecDeque<Unproved>, write: Unproved, durable_through: u64) {
+    while unproved
+        .front()
+        .is_some_and(|oldest| oldest.sequence <= durable_through)
+    {
+        unproved.pop_front();
+    }
+    unproved.push_back(write);
 }
 
 /// Looks at the directory `dir`, which exists.
@@ -98,6 +125,7 @@ pub(super) async fn scan<E: Env>(
         replicas: Replicas::default(),
         superseded: Vec::new(),
         membership_changes: AHashMap::new(),
+        unproved: VecDeque::new(),
     };
     if let Some(stranger) = files.iter().find(|file| {
         let header = file.header.as_ref();
@@ -272,10 +300,19 @@ async fn walk_parts<E: Env>(
         }
         let (replicas, superseded) = (&mut scanned.replicas, &mut scanned.superseded);
         let changes = &mut scanned.membership_changes;
+        let unproved = &mut scanned.unproved;
+        let write = |offset, sequence| Unproved {
+            part: at,
+            offset,
+            sequence,
+        };
         let mut reader = Reader::new(&part.slot);
         let end = next.map(|header| header.sequence);
         let header = part.header;
+        prove(unproved, write(0, header.sequence), header.durable_through);
         part.end = walk(env, &mut reader, &header, end, |group, bytes| {
+            let itself = write(u64::from(group.offset), group.sequence);
+            prove(unproved, itself, group.durable_through);
             for (offset, record) in group.records(bytes) {
                 if let Some((partition, from)) = replicas.observe(&record) {
                     let group = group.sequence;
