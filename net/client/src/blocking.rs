@@ -5,7 +5,7 @@
 //! use ringbolt_client::blocking::Client;
 //!
 //! # fn example() -> Result<(), ringbolt_client::Error> {
-//! let client = Client::connect("127.0.0.1:7400")?;
+//! let client = Client::connect("127.0.0.1:7400,127.0.0.1:7410")?;
 //! client.put("user:1", "Ada")?;
 //! for row in client.scan(|scan| scan.prefix("user:")) {
 //!     println!("{:?}", row?.key);
@@ -80,7 +80,7 @@ impl Driver {
     }
 }
 
-/// A Ringbolt client that blocks. Cheap to clone; all clones share connections and session.
+/// A client of a Ringbolt cluster that blocks. Cheap to clone; all clones share connections and session.
 ///
 /// It is a [`Keyspace`] too, of the keyspace `default`: see there for get, put and the rest.
 #[derive(Clone)]
@@ -89,7 +89,7 @@ pub struct Client {
     keyspace: Keyspace,
 }
 
-/// One keyspace of a server, as [`crate::Keyspace`], blocking.
+/// One keyspace of a cluster, as [`crate::Keyspace`], blocking.
 #[derive(Clone)]
 pub struct Keyspace {
     keyspace: crate::Keyspace,
@@ -117,13 +117,14 @@ impl std::fmt::Debug for Keyspace {
 }
 
 impl Client {
-    /// Connects to the server at `address` (`host:port`) with the settings that
-    /// [`Builder`](crate::Builder) begins with.
+    /// As [`crate::Client::connect`].
     ///
     /// # Errors
-    /// As [`Builder::connect`](crate::Builder::connect).
-    pub fn connect(address: impl Into<String>) -> Result<Client, Error> {
-        crate::Client::builder().address(address).connect_blocking()
+    /// As [`Builder::connect_blocking`](crate::Builder::connect_blocking).
+    pub fn connect(addresses: impl AsRef<str>) -> Result<Client, Error> {
+        crate::Client::builder()
+            .addresses(addresses)
+            .connect_blocking()
     }
 
     /// Settings, to connect with by
@@ -199,6 +200,28 @@ impl Client {
     /// As there.
     pub fn topology(&self) -> Result<Topology, Error> {
         self.run(self.client.topology())
+    }
+
+    /// As [`crate::Client::with_new_session`].
+    pub fn with_new_session(&self) -> Client {
+        let client = self.client.with_new_session();
+        Client {
+            keyspace: self.keyspace_of(crate::Keyspace::clone(&client)),
+            client,
+        }
+    }
+
+    /// As [`crate::Client::export_session`].
+    pub fn export_session(&self) -> Vec<u8> {
+        self.client.export_session()
+    }
+
+    /// As [`crate::Client::import_session`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn import_session(&self, exported: &[u8]) -> Result<(), Error> {
+        self.client.import_session(exported)
     }
 
     /// As [`crate::Client::tokens`].

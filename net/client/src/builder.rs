@@ -2,10 +2,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::cluster::ClusterOptions;
 use crate::connection::ConnectionOptions;
 use crate::error::Error;
 use crate::options::{ReadOptions, WriteOptions};
-use crate::routes::NodeOptions;
 
 /// Settings of a [`Client`].
 ///
@@ -14,8 +14,8 @@ use crate::routes::NodeOptions;
 /// use std::time::Duration;
 ///
 /// let client = ringbolt_client::Client::builder()
-///     .address("10.0.0.1:7400")
-///     .address("10.0.1.1:7400")
+///     .addresses("10.0.0.1:7400,10.0.0.2:7400")
+///     .address("10.0.0.3:7400")
 ///     .deadline(Duration::from_secs(2))
 ///     .connect()
 ///     .await?;
@@ -30,6 +30,7 @@ pub struct Builder {
     deadline: Duration,
     connect_timeout: Duration,
     keepalive: Duration,
+    silence: Duration,
     connections_per_core: usize,
     inflight_max: u32,
     read: ReadOptions,
@@ -44,6 +45,7 @@ impl Default for Builder {
             deadline: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(30),
+            silence: Duration::from_millis(400),
             connections_per_core: 1,
             inflight_max: 1024,
             read: ReadOptions::new(),
@@ -53,10 +55,18 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Adds an address of the server, `host:port`. All addresses are of one node: they are tried in
-    /// turn. With none given, `127.0.0.1:7400`.
+    /// Adds the address of a node, `host:port`. The first node that answers tells of all the others:
+    /// give as many as may be down together, and one more. With none given, `127.0.0.1:7400`.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.addresses.push(address.into());
+        self
+    }
+
+    /// Adds the addresses of several nodes, with commas between.
+    pub fn addresses(mut self, addresses: impl AsRef<str>) -> Self {
+        let addresses = addresses.as_ref().split(',').map(str::trim);
+        let addresses = addresses.filter(|address| !address.is_empty());
+        self.addresses.extend(addresses.map(str::to_owned));
         self
     }
 
@@ -72,7 +82,8 @@ impl Builder {
         self
     }
 
-    /// How long one attempt to connect may take, all addresses together. 5 s if not set.
+    /// How long one attempt to connect to a node may take, all its addresses together. 5 s if not
+    /// set.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -85,7 +96,17 @@ impl Builder {
         self
     }
 
-    /// How many connections there are for each core of the server, 1 if not set. More help only
+    /// How long a node of several may say nothing while something is asked of it, before its
+    /// connection is given up and other nodes are asked; half of it is how long a connection may
+    /// take to be made before others are asked too. 400 ms if not set: requests are sent elsewhere
+    /// within half a second. More than twice the longest time on the way to a node, or healthy nodes
+    /// are given up. A node that is alone is waited for.
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = silence.max(Duration::from_millis(2));
+        self
+    }
+
+    /// How many connections there are for each core of a node, 1 if not set. More help only
     /// where one connection's share of the network is the limit.
     pub fn connections_per_core(mut self, connections: usize) -> Self {
         self.connections_per_core = connections;
@@ -111,7 +132,7 @@ impl Builder {
         self
     }
 
-    /// Connects: one attempt by each address.
+    /// Connects: one attempt by each address, until one answers.
     ///
     /// # Errors
     /// [`Error::Unreachable`] if no address answers, [`Error::Protocol`] if what answers does not
@@ -120,13 +141,14 @@ impl Builder {
         if self.addresses.is_empty() {
             self.addresses.push("127.0.0.1:7400".to_owned());
         }
-        let options = NodeOptions {
+        let options = ClusterOptions {
             addresses: self.addresses,
             connect_timeout: self.connect_timeout,
             lanes_per_core: self.connections_per_core,
             connection: ConnectionOptions {
                 agent: Arc::from(self.agent),
                 keepalive: self.keepalive,
+                silence: self.silence,
                 inflight_max: self.inflight_max,
             },
         };

@@ -49,6 +49,8 @@ const INFLIGHT_MAX: u32 = 1 << 16;
 pub(crate) struct ConnectionOptions {
     pub(crate) agent: Arc<str>,
     pub(crate) keepalive: Duration,
+    /// How long a node of several may say nothing while it is asked something.
+    pub(crate) silence: Duration,
     pub(crate) inflight_max: u32,
 }
 
@@ -167,6 +169,9 @@ struct Shared {
     stop_reader: Notify,
     is_broken: AtomicBool,
     frames_read: AtomicU64,
+    bytes_read: AtomicU64,
+    /// Requests are in flight again, or the connection is broken.
+    wake_watcher: Notify,
     limits: Limits,
 }
 
@@ -249,8 +254,9 @@ impl Connection {
                 )));
             }
         };
+        let alone = welcome.topology.nodes.len() == 1;
         Ok((
-            Connection::start(reader, writer, arrived, limits, options),
+            Connection::start(reader, writer, arrived, limits, options, alone),
             welcome,
         ))
     }
@@ -261,6 +267,7 @@ impl Connection {
         arrived: BytesMut,
         limits: Limits,
         options: &ConnectionOptions,
+        alone: bool,
     ) -> Connection {
         let inflight = limits
             .inflight_requests_max
@@ -278,10 +285,16 @@ impl Connection {
             stop_reader: Notify::new(),
             is_broken: AtomicBool::new(false),
             frames_read: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            wake_watcher: Notify::new(),
             limits,
         });
         tokio::spawn(write(shared.clone(), writer, options.keepalive));
         tokio::spawn(read(shared.clone(), reader, arrived));
+        // Without another node to ask, patience is all there is.
+        if !alone {
+            tokio::spawn(watch(shared.clone(), options.silence));
+        }
         Connection { shared }
     }
 
@@ -293,9 +306,9 @@ impl Connection {
         &self.shared.limits
     }
 
-    /// How many frames have arrived: if it stands still, so does the server.
-    pub(crate) fn frames_read(&self) -> u64 {
-        self.shared.frames_read.load(Ordering::Relaxed)
+    /// How many bytes have arrived: if it stands still, so does the server.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.shared.bytes_read.load(Ordering::Relaxed)
     }
 
     /// Gives the connection up.
@@ -328,7 +341,7 @@ impl Connection {
             Some(Err(_)) => return Err(SubmitError::Broken(shared.broken(false))),
         };
         let (sender, receiver) = oneshot::channel();
-        let was_empty = {
+        let (was_empty, was_idle) = {
             let mut state = shared.lock();
             if state.broken.is_some() {
                 drop(state);
@@ -351,6 +364,7 @@ impl Connection {
             }
             state.last_id = id;
             state.queued += length as u64;
+            let was_idle = state.waiting.is_empty();
             state.waiting.insert(
                 id,
                 Waiting {
@@ -364,10 +378,13 @@ impl Connection {
                 state.out_permits += room.num_permits();
                 room.forget();
             }
-            before == 0
+            (before == 0, was_idle)
         };
         if was_empty {
             shared.wake_writer.notify_one();
+        }
+        if was_idle {
+            shared.wake_watcher.notify_one();
         }
         Ok(receiver)
     }
@@ -447,6 +464,7 @@ impl Shared {
         self.room.close();
         self.wake_writer.notify_one();
         self.stop_reader.notify_one();
+        self.wake_watcher.notify_one();
         for waiting in waiting.into_values() {
             // Who no longer waits does not need to know.
             let _ = waiting.reply.send(Err(Broken {
@@ -497,6 +515,8 @@ impl Shared {
         let end = state.queued;
         state.waiting.insert(id, Waiting { reply: sender, end });
         slot.forget();
+        self.wake_writer.notify_one();
+        self.wake_watcher.notify_one();
     }
 }
 
@@ -591,11 +611,42 @@ async fn read(shared: Arc<Shared>, mut socket: OwnedReadHalf, mut arrived: Bytes
                 shared.fail("the server closed the connection".into(), false);
                 return;
             }
-            Ok(_) => {}
+            Ok(bytes) => {
+                shared.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
             Err(error) => {
                 shared.fail(error.to_string().into(), false);
                 return;
             }
+        }
+    }
+}
+
+/// The watcher task: breaks a connection whose server says nothing for `silence` while something is
+/// asked of it. After half the time a `Ping` shows whether it is only one answer that takes long.
+///
+/// A pause of this process is not the server's: a timer that comes late counts for nothing.
+async fn watch(shared: Arc<Shared>, silence: Duration) {
+    let half = silence / 2;
+    let mut pinged = false;
+    while !shared.is_broken.load(Ordering::Acquire) {
+        if shared.lock().waiting.is_empty() {
+            pinged = false;
+            shared.wake_watcher.notified().await;
+            continue;
+        }
+        // Something is waiting now. If nothing arrives it is waiting still when the time is up.
+        let before = shared.bytes_read.load(Ordering::Relaxed);
+        let due = Instant::now() + half;
+        tokio::time::sleep_until(due).await;
+        let late = Instant::now().saturating_duration_since(due) > half / 2;
+        if late || shared.bytes_read.load(Ordering::Relaxed) != before {
+            pinged = false;
+        } else if pinged {
+            shared.fail("the server says nothing".into(), false);
+        } else {
+            pinged = true;
+            shared.ping();
         }
     }
 }

@@ -30,6 +30,10 @@ pub enum Error {
     /// time to try again.
     #[error("{0}")]
     Refused(Reason),
+    /// Try again later, or read linearizably: by the deadline no replica that was asked was fresh
+    /// enough for the session's tokens, or for the age that was asked for.
+    #[error("{0}")]
+    Stale(Reason),
     /// Try again later: no server could be reached.
     #[error("cannot reach {addresses}: {what}")]
     Unreachable {
@@ -93,7 +97,10 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Error::Refused(_) | Error::Unreachable { .. } | Error::DeadlineExceeded
+            Error::Refused(_)
+                | Error::Stale(_)
+                | Error::Unreachable { .. }
+                | Error::DeadlineExceeded
         )
     }
 
@@ -103,6 +110,7 @@ impl Error {
             Error::Invalid(reason)
             | Error::Lost(reason)
             | Error::Refused(reason)
+            | Error::Stale(reason)
             | Error::Failed(reason) => Some(reason.code),
             Error::ConditionFailed { .. } => Some(ErrorCode::ConditionFailed),
             Error::CommittedNotAll => Some(ErrorCode::CommittedNotAll),
@@ -131,6 +139,7 @@ impl Error {
             },
             (ErrorCode::DeadlineExceeded, _) => Error::DeadlineExceeded,
             (ErrorCode::CommittedNotAll, _) => Error::CommittedNotAll,
+            (ErrorCode::Stale, _) => Error::Stale(reason),
             (_, ErrorClass::FixRequest) => Error::Invalid(reason),
             (_, ErrorClass::DecideAgain) => Error::Lost(reason),
             (_, ErrorClass::TryAgain) => Error::Refused(reason),

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -9,18 +10,19 @@ use ringbolt_wire::message::{
 use tokio::time::Instant;
 
 use crate::batch::Batch;
-use crate::client::{Inner, unexpected};
+use crate::call::{Caller, unexpected};
 use crate::connection::Reply;
 use crate::error::Error;
 use crate::options::{ReadOptions, WriteOptions};
 use crate::record::{BatchWritten, Counter, Record, Stat, Written};
-use crate::routes::{Route, Routes};
+use crate::routes::{Place, Route, Routes};
 use crate::scan::Scan;
+use crate::session::Session;
 
 /// Most keys of one request of a [`Keyspace::multi_get`]: longer lists are split.
 const KEYS_MAX: usize = 4096;
 
-/// One keyspace of a server, and all that can be done with its keys. Cheap to clone.
+/// One keyspace of a cluster, and all that can be done with its keys. Cheap to clone.
 ///
 /// Every method `x` has the keyspace's options; `x_with` takes others.
 ///
@@ -30,7 +32,8 @@ const KEYS_MAX: usize = 4096;
 /// [`Error::Invalid`] with [`ErrorCode::TooLarge`].
 #[derive(Clone)]
 pub struct Keyspace {
-    inner: Arc<Inner>,
+    caller: Arc<Caller>,
+    session: Arc<Session>,
     id: KeyspaceId,
     name: Arc<str>,
     read: ReadOptions,
@@ -61,14 +64,16 @@ impl OneToken {
 
 impl Keyspace {
     pub(crate) fn new(
-        inner: Arc<Inner>,
+        caller: Arc<Caller>,
+        session: Arc<Session>,
         id: KeyspaceId,
         name: Arc<str>,
         read: ReadOptions,
         write: WriteOptions,
     ) -> Keyspace {
         Keyspace {
-            inner,
+            caller,
+            session,
             id,
             name,
             read,
@@ -84,8 +89,19 @@ impl Keyspace {
         }
     }
 
-    pub(crate) fn inner(&self) -> &Inner {
-        &self.inner
+    pub(crate) fn with_session(&self, session: Arc<Session>) -> Keyspace {
+        Keyspace {
+            session,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Its name.
@@ -152,17 +168,17 @@ impl Keyspace {
             key,
         };
         let reply = self
-            .inner
+            .caller
             .call(Route::Key(key), request, options.deadline)
             .await?;
         match reply.decode() {
             Ok(Response::Value { token, meta, value }) => {
-                self.inner.session.see(token);
+                self.session.see(token);
                 let value = reply.owned(value);
                 Ok(Some(Record { value, meta }))
             }
             Ok(Response::NotFound { token }) => {
-                self.inner.session.see(token);
+                self.session.see(token);
                 Ok(None)
             }
             other => Err(unexpected(&request, other)),
@@ -197,7 +213,7 @@ impl Keyspace {
             key,
         };
         let reply = self
-            .inner
+            .caller
             .call(Route::Key(key), request, options.deadline)
             .await?;
         match reply.decode() {
@@ -206,11 +222,11 @@ impl Keyspace {
                 meta,
                 value_bytes,
             }) => {
-                self.inner.session.see(token);
+                self.session.see(token);
                 Ok(Some(Stat { meta, value_bytes }))
             }
             Ok(Response::NotFound { token }) => {
-                self.inner.session.see(token);
+                self.session.see(token);
                 Ok(None)
             }
             other => Err(unexpected(&request, other)),
@@ -221,12 +237,12 @@ impl Keyspace {
         if options.level != ReadLevel::Session {
             return OneToken(None);
         }
-        let partition = self.inner.routes().partition(key);
-        OneToken(self.inner.session.of(partition).map(Token::to_wire))
+        let partition = self.caller.routes().partition(key);
+        OneToken(self.session.of(partition).map(Token::to_wire))
     }
 
-    /// Reads many keys, in the order given. Each core's keys are asked for at once; there is no one
-    /// moment at which all of them are read.
+    /// Reads many keys, in the order given. The keys that live together are asked for together, all
+    /// at once; there is no one moment at which all of them are read.
     ///
     /// # Errors
     /// See [`Keyspace`].
@@ -237,8 +253,8 @@ impl Keyspace {
         self.multi_get_with(keys, &self.read).await
     }
 
-    /// Reads many keys, in the order given. Each core's keys are asked for at once; there is no one
-    /// moment at which all of them are read.
+    /// Reads many keys, in the order given. The keys that live together are asked for together, all
+    /// at once; there is no one moment at which all of them are read.
     ///
     /// # Errors
     /// See [`Keyspace`].
@@ -249,18 +265,23 @@ impl Keyspace {
     ) -> Result<Vec<Option<Record>>, Error> {
         let keys: Vec<K> = keys.into_iter().collect();
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-        let deadline = self.inner.deadline(options.deadline);
-        let routes = self.inner.routes();
-        // Where each core's keys stand in the list.
-        let mut by_core = vec![Vec::new(); usize::from(routes.topology().cores_here())];
-        for (at, key) in keys.iter().enumerate() {
-            by_core[usize::from(routes.core(key))].push(at);
+        let deadline = self.caller.deadline(options.deadline);
+        let routes = self.caller.routes();
+        let anywhere = matches!(options.level, ReadLevel::Session | ReadLevel::Stale { .. });
+        // Where each core's keys stand in the list, and a partition of theirs.
+        let mut together: BTreeMap<Place, (u16, Vec<usize>)> = BTreeMap::new();
+        for (at, (place, partition)) in routes.places(&keys, anywhere).enumerate() {
+            let (_, places) = together.entry(place).or_insert((partition, Vec::new()));
+            places.push(at);
         }
-        let requests = (0u16..)
-            .zip(&by_core)
-            .flat_map(|(core, places)| places.chunks(KEYS_MAX).map(move |places| (core, places)))
-            .map(|(core, places)| {
-                self.multi_get_core(&routes, core, &keys, places, options, deadline)
+        let requests = together
+            .iter()
+            .flat_map(|(&place, (partition, places))| {
+                let route = Route::Together(place, *partition);
+                places.chunks(KEYS_MAX).map(move |places| (route, places))
+            })
+            .map(|(route, places)| {
+                self.multi_get_together(&routes, route, &keys, places, options, deadline)
             });
         let mut records = vec![None; keys.len()];
         for (place, record) in try_join_all(requests).await?.into_iter().flatten() {
@@ -269,12 +290,12 @@ impl Keyspace {
         Ok(records)
     }
 
-    /// Reads keys of one core: where the request or its reply would be too long for a frame, in
-    /// halves.
-    async fn multi_get_core(
+    /// Reads keys that live together: where the request or its reply would be too long for a frame,
+    /// in halves.
+    async fn multi_get_together(
         &self,
         routes: &Routes,
-        core: u16,
+        route: Route<'_>,
         keys: &[&[u8]],
         places: &[usize],
         options: &ReadOptions,
@@ -296,7 +317,7 @@ impl Keyspace {
                         .collect();
                     partitions.sort_unstable();
                     partitions.dedup();
-                    self.inner.session.of_all(partitions)
+                    self.session.of_all(partitions)
                 }
                 _ => Default::default(),
             };
@@ -308,11 +329,7 @@ impl Keyspace {
                 },
                 keys: list.as_keys(),
             };
-            let reply = match self
-                .inner
-                .call_by(Route::Core(core), request, deadline)
-                .await
-            {
+            let reply = match self.caller.call_by(route, request, deadline).await {
                 Ok(reply) => reply,
                 Err(Error::Invalid(reason))
                     if reason.code == ErrorCode::TooLarge && part.len() > 1 =>
@@ -325,7 +342,7 @@ impl Keyspace {
             };
             match reply.decode() {
                 Ok(Response::Values { tokens, values }) if values.len() == part.len() => {
-                    self.inner.session.see_all(tokens);
+                    self.session.see_all(tokens);
                     records.extend(part.iter().zip(values).map(|(&place, value)| {
                         let record = value.map(|(meta, value)| Record {
                             value: reply.owned(value),
@@ -428,7 +445,7 @@ impl Keyspace {
         let (request, reply) = self.write_one(op, options).await?;
         match reply.decode() {
             Ok(Response::Counter { token, value }) => {
-                self.inner.session.see(token);
+                self.session.see(token);
                 Ok(Counter { token, value })
             }
             other => Err(unexpected(&request, other)),
@@ -461,7 +478,7 @@ impl Keyspace {
         let (request, reply) = self.write_one(op, options).await?;
         match reply.decode() {
             Ok(Response::NotFound { token }) => {
-                self.inner.session.see(token);
+                self.session.see(token);
                 Ok(None)
             }
             _ => self.written(&request, &reply).map(Some),
@@ -475,11 +492,11 @@ impl Keyspace {
     ) -> Result<(Request<'a>, Reply), Error> {
         let request = Request::Write {
             keyspace: self.id,
-            options: self.inner.write_options(options.ack),
+            options: self.caller.write_options(options.ack),
             op,
         };
         let reply = self
-            .inner
+            .caller
             .call(Route::Key(op.key()), request, options.deadline)
             .await?;
         Ok((request, reply))
@@ -488,7 +505,7 @@ impl Keyspace {
     fn written(&self, request: &Request<'_>, reply: &Reply) -> Result<Written, Error> {
         match reply.decode() {
             Ok(Response::Written { token, existed }) => {
-                self.inner.session.see(token);
+                self.session.see(token);
                 Ok(Written { token, existed })
             }
             other => Err(unexpected(request, other)),
@@ -515,7 +532,7 @@ impl Keyspace {
         options: &WriteOptions,
     ) -> Result<BatchWritten, Error> {
         let ops = batch.ops()?;
-        let routes = self.inner.routes();
+        let routes = self.caller.routes();
         let mut keys = ops.iter().map(|op| op.key());
         let Some(first) = keys.next() else {
             return Err(Error::invalid(ErrorCode::BadRequest, "the batch is empty"));
@@ -529,20 +546,20 @@ impl Keyspace {
         }
         let request = Request::Batch {
             keyspace: self.id,
-            options: self.inner.write_options(options.ack),
+            options: self.caller.write_options(options.ack),
             ops,
         };
         let reply = self
-            .inner
+            .caller
             .call(Route::Key(first), request, options.deadline)
             .await?;
         match reply.decode() {
             Ok(Response::BatchWritten { token, counters }) if counters.len() == ops.len() => {
-                self.inner.session.see(token);
+                self.session.see(token);
                 Ok(BatchWritten { token, counters })
             }
             Ok(Response::NotFound { token }) => {
-                self.inner.session.see(token);
+                self.session.see(token);
                 Err(Error::ConditionFailed { version: None })
             }
             other => Err(unexpected(&request, other)),

@@ -5,7 +5,7 @@ use ringbolt_wire::message::{
     ReadLevel, ReadOptions as WireReadOptions, Request, Response, Scan as WireScan,
 };
 
-use crate::client::unexpected;
+use crate::call::unexpected;
 use crate::error::Error;
 use crate::keyspace::Keyspace;
 use crate::options::ReadOptions;
@@ -143,11 +143,12 @@ impl Scan {
                 cursor: (!cursor.is_empty()).then(|| Bytes::copy_from_slice(cursor)),
             });
         }
-        let inner = self.keyspace.inner();
+        let caller = self.keyspace.caller();
+        let session = self.keyspace.session();
         let tokens = match self.read.level {
-            ReadLevel::Session => match inner.routes().partition_of_prefix(&self.prefix) {
-                Some(partition) => inner.session.of_all([partition]),
-                None => inner.session.all().into_iter().collect(),
+            ReadLevel::Session => match caller.routes().partition_of_prefix(&self.prefix) {
+                Some(partition) => session.of_all([partition]),
+                None => session.all().into_iter().collect(),
             },
             _ => Default::default(),
         };
@@ -171,14 +172,14 @@ impl Scan {
             cursor,
         });
         let route = Route::Prefix(&self.prefix);
-        let reply = inner.call(route, request, self.read.deadline).await?;
+        let reply = caller.call(route, request, self.read.deadline).await?;
         match reply.decode() {
             Ok(Response::Rows {
                 tokens,
                 rows,
                 cursor: next,
             }) => {
-                inner.session.see_all(tokens);
+                session.see_all(tokens);
                 if !next.is_empty() && rows.is_empty() && next == cursor {
                     return Err(Error::Protocol(
                         "a page of a scan brought neither rows nor progress".into(),

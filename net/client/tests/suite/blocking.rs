@@ -1,7 +1,10 @@
 use ringbolt_client::blocking::Client;
 use ringbolt_client::{Batch, Error, KeyspaceOptions, ReadLevel, ReadOptions, Ttl, WriteOptions};
 
-use crate::fake::{Fake, Settings};
+use ringbolt_wire::message::Request;
+
+use crate::fake::{Act, Fake, Seen, Settings, value, written};
+use crate::fakes::Fakes;
 use crate::memory;
 
 /// A server on a thread of its own, so that these tests have no runtime about them.
@@ -11,6 +14,14 @@ struct Server {
 }
 
 fn start() -> Server {
+    serve(async {
+        let server: Fake = memory::start(Settings::default()).await;
+        (server.address.to_string(), server)
+    })
+}
+
+/// Starts servers; what comes with their addresses keeps them alive.
+fn serve<S: 'static>(start: impl Future<Output = (String, S)> + Send + 'static) -> Server {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -19,8 +30,8 @@ fn start() -> Server {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let server: Fake = memory::start(Settings::default()).await;
-            tell.send(server.address.to_string()).unwrap();
+            let (address, _servers) = start.await;
+            tell.send(address).unwrap();
             let _ = stopped.await;
         });
     });
@@ -95,6 +106,34 @@ fn threads_share_a_client() {
         }
     });
     assert_eq!(client.scan(|scan| scan).count(), 200);
+}
+
+#[test]
+fn a_blocking_client_goes_round_dead_nodes_and_retries() {
+    let fakes = |seen: &Seen<'_>| match (seen.node, &seen.request) {
+        (2, Request::Write { options, .. }) if !options.retry => Act::Close(Vec::new()),
+        (_, Request::Write { options, .. }) => {
+            assert!(options.retry);
+            seen.reply(written())
+        }
+        _ => seen.reply(value(b"v")),
+    };
+    let server = serve(async move {
+        let fakes = Fakes::start(fakes).await;
+        fakes.lead(2);
+        fakes.node(1).stop().await;
+        (fakes.addresses(), fakes)
+    });
+    let client = Client::connect(&server.address).unwrap();
+    assert_eq!(client.topology().unwrap().nodes.len(), 3);
+    client.put("k", "v").unwrap();
+    let session = client.export_session();
+    let other = client.with_new_session();
+    assert!(other.tokens().is_empty());
+    other.import_session(&session).unwrap();
+    assert_eq!(other.tokens(), client.tokens());
+    let read = ReadOptions::new().level(ReadLevel::Session);
+    assert_eq!(other.get_with("k", &read).unwrap().unwrap().value, "v");
 }
 
 #[tokio::test]

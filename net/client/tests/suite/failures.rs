@@ -6,7 +6,7 @@ use ringbolt_client::{Error, ErrorCode, ReadOptions, WriteOptions};
 use ringbolt_wire::message::*;
 use tokio::net::TcpListener;
 
-use crate::fake::{Act, Fake, Settings, encoded, own_address, value, written};
+use crate::fake::{Act, Fake, Seen, Settings, encoded, own_address, value, written};
 
 const SOON: Duration = Duration::from_millis(100);
 
@@ -17,11 +17,19 @@ fn one_core() -> Settings {
     }
 }
 
+/// Answers of a server that does not remember which writes it has done.
+fn forgetful(seen: &Seen<'_>) -> Act {
+    match seen.request {
+        Request::Write { options, .. } if options.retry => seen.error(ErrorCode::InDoubt, 0),
+        _ => seen.reply(written()),
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_dies_leaves_a_write_in_doubt() {
     let server = Fake::start(Settings::default(), |seen| match seen.connection {
         0 | 1 => Act::Close(Vec::new()),
-        _ => seen.reply(written()),
+        _ => forgetful(seen),
     })
     .await;
     // Both first connections die by the first request they see.
@@ -178,6 +186,7 @@ async fn refusals_are_told_by_what_to_do() {
         let fits = match wanted {
             ErrorCode::ConditionFailed => matches!(error, Error::ConditionFailed { version: None }),
             ErrorCode::Lost => matches!(error, Error::Lost(_)),
+            ErrorCode::Stale => matches!(error, Error::Stale(_)),
             ErrorCode::DeadlineExceeded => matches!(error, Error::DeadlineExceeded),
             ErrorCode::InDoubt => matches!(error, Error::InDoubt(_)),
             ErrorCode::CommittedNotAll => matches!(error, Error::CommittedNotAll),
@@ -260,7 +269,7 @@ async fn garbage_ends_the_connection_and_leaves_writes_in_doubt() {
             reply[30] ^= 1;
             Act::Send(reply)
         }
-        _ => seen.reply(written()),
+        _ => forgetful(seen),
     };
     let server = Fake::start(one_core(), garbage).await;
     let client = server.connect().await;

@@ -1,7 +1,7 @@
 //! A server that does what a test's script says.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ringbolt_wire::frame::{self, Peek};
@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 
 /// A request as the script sees it.
 pub struct Seen<'a> {
+    /// The node, from 1.
+    pub node: NodeId,
     /// Connections are counted from 0.
     pub connection: usize,
     /// The core that serves the connection.
@@ -46,6 +48,7 @@ pub fn encoded(id: u64, response: &Response<'_>) -> Vec<u8> {
 /// What the script wants done.
 pub enum Act {
     Send(Vec<u8>),
+    /// Nothing now, and nothing later.
     Nothing,
     /// Sends this and closes.
     Close(Vec<u8>),
@@ -59,6 +62,12 @@ pub struct Settings {
     pub cores: u16,
     pub partitions: u16,
     pub limits: Limits,
+    /// The node's number.
+    pub node: NodeId,
+    /// What it tells of the cluster; that it is alone if there is none.
+    pub cluster: Option<Arc<Mutex<Topology>>>,
+    /// While set, the node takes connections and bytes and says nothing.
+    pub mute: Arc<AtomicBool>,
 }
 
 impl Default for Settings {
@@ -73,13 +82,22 @@ impl Default for Settings {
                 inflight_requests_max: 64,
                 scan_rows_max: 1000,
             },
+            node: 1,
+            cluster: None,
+            mute: Arc::default(),
         }
     }
 }
 
 impl Settings {
-    fn topology(&self) -> Topology {
-        Topology::alone("fake", self.cores, self.partitions)
+    pub fn topology(&self) -> Topology {
+        match &self.cluster {
+            None => Topology::alone("fake", self.cores, self.partitions),
+            Some(cluster) => Topology {
+                here: self.node,
+                ..cluster.lock().unwrap().clone()
+            },
+        }
     }
 
     pub fn core_of(&self, key: &[u8]) -> u16 {
@@ -195,12 +213,16 @@ async fn serve(mut stream: TcpStream, connection: usize, settings: Settings, scr
             let view = frame::open(&bytes).unwrap();
             let request = Request::decode(&view).unwrap();
             let id = view.request_id;
+            if settings.mute.load(Ordering::SeqCst) {
+                continue;
+            }
             if let Request::Hello { core: wanted, .. } = request {
                 core = wanted.unwrap_or(0).min(settings.cores - 1);
                 settings.welcome(core).encode(id, &mut out);
                 continue;
             }
             let seen = Seen {
+                node: settings.node,
                 connection,
                 core,
                 id,
