@@ -159,7 +159,7 @@ fn engine(settings: &Settings, limits: &ShardLimits) -> EngineOptions {
     EngineOptions {
         log,
         tree,
-        ..EngineOptions::default()
+        commits_alone: crate::replica::commits_alone,
     }
 }
 

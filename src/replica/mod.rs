@@ -1,21 +1,59 @@
-//! One partition's consensus on one core: a pure state machine.
+//! One partition's consensus on one core: a pure state machine over the `raft` crate.
 //!
-//! It is told what happened (a start, a write to propose, a record that became durable) and says
-//! what must be logged and what may be applied. It has no clock, socket, file or randomness.
+//! It is told what happened (a proposal, a message of a peer, a tick, a record that became
+//! durable) and says what must be logged, sent and applied ([`Replica::take_work`]). It has no
+//! clock, socket, file or randomness: moments are handed in, election timeouts follow from a seed.
 //!
-//! This release has one voter per partition, so an entry is committed as soon as it is durable
-//! here; terms, votes and indexes are kept and logged as in Raft all the same, so that more voters
-//! need no new format:
+//! 1. The leader numbers a write ([`Replica::propose`]) and keeps it in a batch; all writes of one
+//!    turn of the core's loop become one proposal when the turn's work is taken.
+//! 2. Work is taken: entries go to the shard's log, and, from a leader, to the followers at the
+//!    same time. A follower's answer waits until what it answers for is durable.
+//! 3. [`Replica::persisted`] tells what is durable; what a quorum has stored comes back as
+//!    committed, to be applied in order.
+//! 4. A new leader opens its term with an empty entry, and serves once that is applied. What an
+//!    older leader had not brought to a quorum is overwritten: it never counted.
 //!
-//! 1. a start is an election: the term rises by one and the vote for itself is logged;
-//! 2. the new leader proposes an empty entry of its own term;
-//! 3. it serves only once that entry is committed;
-//! 4. `propose` numbers each write; `persisted` commits it; `applied` records it was applied.
+//! A replica that is its group's only voter goes the same way and never waits for anybody.
 
-use ringbolt_engine::entry::{EntryHead, LogId, PartitionId};
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
+use raft::prelude::HardState;
+use raft::{Config, RawNode, SnapshotStatus, StateRole};
+use ringbolt_engine::entry::{Effect, EntryHead, LogId, PartitionId};
+use ringbolt_engine::log::{RecoveredReplica, decode_payload_trusted, encode_payload};
+
+mod lease;
+mod membership;
+mod store;
 #[cfg(test)]
 mod tests;
+mod validate;
+
+use lease::Lease;
+pub use membership::{Change, Membership, NodeId, Step, commits_alone, node_of, replica_id};
+use store::{EntryStore, id_of};
+
+/// How often [`Replica::tick`] is to be called. Never more often, also not to make up for a pause:
+/// a follower's promise to a leader is counted in ticks.
+pub const TICK: Duration = Duration::from_millis(50);
+/// Ticks without a leader after which an election may begin.
+pub const ELECTION_TICKS_MIN: usize = 6;
+/// Ticks before which it will have begun.
+const ELECTION_TICKS_MAX: usize = 12;
+/// Bytes of entries in one message.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Messages with entries that a follower may not have answered.
+const MESSAGES_IN_FLIGHT_MAX: usize = 256;
+/// Bytes of applied entries kept in memory for followers a little behind.
+const KEPT_BYTES: usize = 256 << 10;
+/// How long a leader that is not the preferred one waits before it hands over.
+const HANDOVER_TICKS: u32 = 100;
+
+/// The payload of an entry that only opens a term: no time, no effects.
+const EMPTY_PAYLOAD: [u8; 9] = [0; 9];
 
 /// What a replica must never forget, as in Raft, beside its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,116 +66,560 @@ pub struct Vote {
     pub commit: u64,
 }
 
-/// One partition's replica. Lives on exactly one core.
+/// A message for a peer. `stamp` is this node's clock as it was sent; `echo` is the peer's, as this
+/// node last heard it, or zero.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    /// The message.
+    pub message: Message,
+    /// This node's clock.
+    pub stamp: Duration,
+    /// The peer's clock.
+    pub echo: Duration,
+}
+
+/// What has to be done, in this order: log the vote, log the entries, send the messages (those for
+/// later once all of it is durable), apply what is committed.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// To be given to [`Replica::persisted`] once vote and entries are durable.
+    pub number: u64,
+    /// A vote or term to log.
+    pub vote: Option<Vote>,
+    /// Entries to log: see [`Replica::entry`].
+    pub append: Option<RangeInclusive<u64>>,
+    /// The partition's state is to be replaced by the snapshot that was staged.
+    pub snapshot: Option<(LogId, Membership)>,
+    /// To be sent now.
+    pub messages: Vec<Outgoing>,
+    /// To be sent once vote and entries are durable.
+    pub messages_later: Vec<Outgoing>,
+    /// To be applied, in order.
+    pub committed: Vec<Entry>,
+    /// Rounds of [`Replica::read_round`] that a quorum answered, with the index to wait for.
+    pub reads: Vec<(u64, u64)>,
+    /// Whether the replica began or ceased to lead, or learnt of another leader.
+    pub role_changed: bool,
+}
+
+/// How a replica begins.
 #[derive(Debug, Clone)]
+pub struct Start {
+    /// The partition.
+    pub partition: PartitionId,
+    /// This replica's id, if the log knows none.
+    pub id: u64,
+    /// The group's first members, if the log knows none.
+    pub voters: Vec<u64>,
+    /// Decides election timeouts, with partition, id and term.
+    pub seed: u64,
+    /// Whether this replica should lead if it can.
+    pub preferred: Option<u64>,
+}
+
+/// One partition's replica. Lives on exactly one core.
 pub struct Replica {
     partition: PartitionId,
-    /// This replica's number; it votes by it.
-    id: u64,
-    term: u64,
-    last: LogId,
-    commit: u64,
+    raft: RawNode<EntryStore>,
+    seed: u64,
+    /// The replica that should lead if it can.
+    preferred: Option<u64>,
+    /// This turn's proposals, numbered, not yet with the `raft` crate.
+    batch: Vec<Entry>,
+    membership: Membership,
     applied: LogId,
-    /// The partition's time at the last entry proposed.
-    time_ms: u64,
     /// The partition's time at the last entry applied.
     applied_time_ms: u64,
-    /// The index of the empty entry of this term: serving begins when it is committed.
-    opening: u64,
+    /// The partition's time at the last entry proposed.
+    time_ms: u64,
+    /// The term led and the index of the empty entry that opens it.
+    opening: Option<LogId>,
+    lease: Lease,
+    /// The term in which leadership was being handed over: it has no lease any more, since the
+    /// other may be told late.
+    spoiled_term: u64,
+    /// Peers' clocks as last heard.
+    stamps: Vec<(u64, Duration)>,
+    /// A follower's data is at least as new as this moment of its own clock.
+    fresh_as_of: Duration,
+    /// The same, once this index is applied.
+    fresh_then: Option<(u64, Duration)>,
+    ticks: u32,
+    /// Ticks since it leads without being the preferred leader.
+    handover_ticks: u32,
+    rounds: u64,
+    /// A snapshot is being installed: no work is taken meanwhile.
+    installing: bool,
+    elections: u64,
+    leader: u64,
+}
+
+/// The group's state could not be taken over from the log.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("partition {partition}: {what}")]
+pub struct ReplicaError {
+    partition: PartitionId,
+    what: String,
 }
 
 impl Replica {
-    /// A replica as found in the log: `last` is its last entry, `applied` the last one that the
-    /// tree has, `time_ms` the partition's time at `last`.
-    #[must_use]
-    pub fn recover(
-        partition: PartitionId,
-        id: u64,
-        vote: Vote,
-        last: LogId,
-        applied: LogId,
-        time_ms: u64,
-    ) -> Self {
-        Self {
-            partition,
-            id,
-            term: vote.term.max(last.term),
-            last,
-            commit: vote.commit.max(applied.index),
-            applied,
-            time_ms,
-            applied_time_ms: time_ms,
-            opening: u64::MAX,
-        }
-    }
-
-    /// Stands for election as the only voter. The returned vote must be logged before the entry
-    /// that follows it from [`Replica::propose`], the empty one that opens the term.
-    pub fn campaign(&mut self) -> Vote {
-        self.term += 1;
-        self.opening = self.last.index + 1;
-        Vote {
-            term: self.term,
-            vote: self.id,
-            commit: self.commit,
-        }
-    }
-
-    /// Numbers the next entry. `now_ms` is the leader's wall clock: the partition's time never
-    /// goes back, whatever the clock does.
-    pub fn propose(&mut self, client: u64, sequence: u64, now_ms: u64) -> EntryHead {
-        self.time_ms = self.time_ms.max(now_ms);
-        self.last = LogId {
-            term: self.term,
-            index: self.last.index + 1,
+    /// A replica as found in the log, or a new one.
+    ///
+    /// # Errors
+    /// If the log's membership or entries cannot be understood.
+    pub fn new(
+        start: &Start,
+        found: Option<&RecoveredReplica>,
+        applied_time_ms: u64,
+    ) -> Result<Self, ReplicaError> {
+        let fail = |what: &str| ReplicaError {
+            partition: start.partition,
+            what: what.to_owned(),
         };
+        let id = match found {
+            Some(found) if found.hard.replica_id != 0 => found.hard.replica_id,
+            _ => start.id,
+        };
+        let mut membership = match found {
+            Some(found) if !found.membership.is_empty() => Membership::decode(&found.membership)
+                .ok_or_else(|| fail("the log's membership record is of another version"))?,
+            // Written before there were groups: it was alone.
+            Some(found) if found.hard.replica_id != 0 && start.voters.len() == 1 => {
+                Membership::of_voters(&[id])
+            }
+            _ => Membership::of_voters(&start.voters),
+        };
+        let applied = found.map_or_else(LogId::default, |found| found.applied);
+        let mut hard = HardState::default();
+        if let Some(found) = found {
+            hard.term = found.hard.term.max(found.last.term);
+            hard.vote = if hard.term == found.hard.term {
+                found.hard.vote
+            } else {
+                0
+            };
+            hard.commit = found.hard.commit.min(found.last.index).max(applied.index);
+        }
+        let mut store = EntryStore::new(applied, hard, membership.conf.clone());
+        let tail: Vec<Entry> = found
+            .map_or(&[][..], |found| &found.tail)
+            .iter()
+            .map(|entry| from_payload(start.partition, entry.id, entry.payload.clone()))
+            .collect();
+        let follows = tail
+            .iter()
+            .zip(applied.index + 1..)
+            .all(|(e, i)| e.index == i);
+        if !follows
+            || found.is_some_and(|found| found.last.index != applied.index + tail.len() as u64)
+        {
+            return Err(fail("the log's entries do not continue what is applied"));
+        }
+        store.append(&tail);
+        let config = Config {
+            id,
+            election_tick: ELECTION_TICKS_MIN,
+            heartbeat_tick: 1,
+            applied: applied.index,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            min_election_tick: ELECTION_TICKS_MIN,
+            max_election_tick: ELECTION_TICKS_MAX,
+            skip_bcast_commit: true,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let mut raft = RawNode::new(&config, store, &logger)
+            .map_err(|error| fail(&format!("the log's state is refused: {error}")))?;
+        for (id, change) in found.map_or(&[][..], |found| &found.changes) {
+            if id.index <= membership.index {
+                continue;
+            }
+            let change = Change::decode(change)
+                .ok_or_else(|| fail("a change of the membership is of another version"))?;
+            membership.conf = raft
+                .apply_conf_change(&change.to_raft())
+                .map_err(|error| fail(&format!("a change of the membership: {error}")))?;
+            membership.index = id.index;
+            raft.mut_store().set_conf(membership.conf.clone());
+        }
+        let mut replica = Self {
+            partition: start.partition,
+            raft,
+            seed: start.seed,
+            preferred: start.preferred,
+            batch: Vec::new(),
+            membership,
+            applied,
+            applied_time_ms,
+            time_ms: applied_time_ms,
+            opening: None,
+            lease: Lease::default(),
+            spoiled_term: 0,
+            stamps: Vec::new(),
+            fresh_as_of: Duration::ZERO,
+            fresh_then: None,
+            ticks: 0,
+            handover_ticks: 0,
+            rounds: 0,
+            installing: false,
+            elections: 0,
+            leader: 0,
+        };
+        replica.set_timeout();
+        Ok(replica)
+    }
+
+    /// Stands for election at once: right for a group's only voter.
+    pub fn campaign(&mut self) {
+        // It cannot be refused: a voter may always stand.
+        let _stands = self.raft.campaign();
+        self.set_timeout();
+    }
+
+    /// [`TICK`] has passed.
+    pub fn tick(&mut self) {
+        self.flush_batch();
+        self.ticks = self.ticks.saturating_add(1);
+        self.raft.tick();
+        self.set_timeout();
+        self.hand_over_if_due();
+    }
+
+    /// A peer's message, with its clock and what it last heard of ours.
+    pub fn step(&mut self, mut message: Message, stamp: Duration, echo: Duration) {
+        self.flush_batch();
+        if !validate::is_sound(&self.raft.raft, &message) {
+            tracing::warn!(
+                partition = self.partition,
+                from = format_args!("{:x}", message.from),
+                kind = ?message.msg_type,
+                "a peer's message makes no sense here and is dropped"
+            );
+            return;
+        }
+        let is_vote = matches!(
+            message.msg_type,
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
+        );
+        // Whatever it promised a leader before it was restarted still holds.
+        if is_vote && self.ticks <= ELECTION_TICKS_MIN as u32 {
+            return;
+        }
+        let (kind, from, term) = (message.msg_type, message.from, message.term);
+        let leader_commit = message.index;
+        if kind == MessageType::MsgHeartbeat {
+            message.index = 0;
+        }
+        // What is refused is refused by the protocol: an old term, a member no more.
+        if self.raft.step(message).is_err() {
+            return;
+        }
+        self.set_timeout();
+        let raft = &self.raft.raft;
+        if term != raft.term {
+            return;
+        }
+        match kind {
+            MessageType::MsgHeartbeat if raft.leader_id == from => {
+                self.heard(from, stamp);
+                if echo > Duration::ZERO && self.fresh_then.is_none() {
+                    self.fresh_then = Some((leader_commit, echo));
+                    self.note_freshness();
+                }
+            }
+            MessageType::MsgHeartbeatResponse if raft.state == StateRole::Leader => {
+                self.heard(from, stamp);
+                let (me, conf) = (self.raft.raft.id, &self.membership.conf);
+                self.lease.answered(from, echo, me, conf);
+            }
+            _ => {}
+        }
+    }
+
+    /// The head of the entry that [`Replica::propose`] would make now. `now_ms` is the wall clock:
+    /// the partition's time never goes back, whatever the clock does.
+    #[must_use]
+    pub fn next_head(&self, client: u64, sequence: u64, now_ms: u64) -> EntryHead {
         EntryHead {
             partition: self.partition,
-            id: self.last,
+            id: LogId {
+                term: self.raft.raft.term,
+                index: self.last_index() + 1,
+            },
             client,
             sequence,
-            time_ms: self.time_ms,
+            time_ms: self.next_time_ms(now_ms),
         }
     }
 
-    /// Takes back the entry just proposed, which could not be logged.
-    pub fn retract(&mut self, head: &EntryHead, before: LogId) {
-        debug_assert_eq!(
-            self.last, head.id,
-            "only the newest proposal can be retracted"
-        );
-        self.last = before;
+    /// Proposes an entry under the head that [`Replica::next_head`] gave for it. Only while
+    /// [`Replica::serves`].
+    pub fn propose(&mut self, head: &EntryHead, payload: Vec<u8>) {
+        debug_assert!(self.serves(), "only a serving leader proposes");
+        self.time_ms = head.time_ms;
+        self.batch.push(Entry {
+            term: head.id.term,
+            index: head.id.index,
+            data: payload.into(),
+            ..Entry::default()
+        });
     }
 
-    /// An entry is durable here. Returns the commit index that follows from it.
-    pub fn persisted(&mut self, id: LogId) -> u64 {
-        debug_assert!(
-            id.index <= self.last.index,
-            "durable before it was proposed"
-        );
-        self.commit = self.commit.max(id.index);
-        self.commit
+    /// Proposes a change of the membership. `None` if it cannot be made now: another one is under
+    /// way.
+    pub fn propose_change(&mut self, change: &Change, now_ms: u64) -> Option<LogId> {
+        self.flush_batch();
+        if !self.serves() || self.raft.raft.has_pending_conf() {
+            return None;
+        }
+        let head = self.next_head(0, 0, now_ms);
+        let bytes = change.encode();
+        let payload = encode_payload(&head, &[Effect::Membership { change: &bytes }])?;
+        self.raft
+            .propose_conf_change(payload, change.to_raft())
+            .ok()?;
+        self.time_ms = head.time_ms;
+        Some(head.id)
+    }
+
+    /// Asks a quorum whether this replica still leads; the round's number comes back in
+    /// [`Work::reads`]. Only while [`Replica::serves`].
+    pub fn read_round(&mut self) -> u64 {
+        self.flush_batch();
+        self.rounds += 1;
+        self.raft.read_index(self.rounds.to_le_bytes().to_vec());
+        self.rounds
+    }
+
+    /// Hands leadership over to `to`, which must be a voter. From now on this term has no lease.
+    pub fn transfer(&mut self, to: u64) {
+        self.flush_batch();
+        self.spoil_lease();
+        self.raft.transfer_leader(to);
+    }
+
+    /// The work numbered `number`, and all before it, is durable.
+    pub fn persisted(&mut self, number: u64) {
+        self.raft.on_persist_ready(number);
+    }
+
+    /// The snapshot of the last work taken is installed: everything up to `id` is applied.
+    pub fn installed(&mut self, number: u64, id: LogId, time_ms: u64, membership: Membership) {
+        self.installing = false;
+        self.membership = membership;
+        self.applied = id;
+        self.applied_time_ms = time_ms;
+        self.time_ms = self.time_ms.max(time_ms);
+        self.raft.on_persist_ready(number);
+        self.raft.advance_apply_to(id.index);
+        self.note_freshness();
     }
 
     /// The tree has applied this entry.
     pub fn applied(&mut self, head: &EntryHead) {
-        let id = head.id;
-        debug_assert!(id.index <= self.commit, "applied before it was committed");
-        debug_assert_eq!(id.index, self.applied.index + 1, "applied out of order");
-        self.applied = id;
-        self.applied_time_ms = head.time_ms;
+        debug_assert_eq!(
+            head.id.index,
+            self.applied.index + 1,
+            "applied out of order"
+        );
+        self.applied = head.id;
+        self.applied_time_ms = self.applied_time_ms.max(head.time_ms);
     }
 
-    /// This replica's number.
+    /// What [`Work::committed`] had is applied.
+    pub fn applied_all(&mut self) {
+        self.time_ms = self.time_ms.max(self.applied_time_ms);
+        self.raft.advance_apply_to(self.applied.index);
+        let kept = if self.is_alone() { 0 } else { KEPT_BYTES };
+        self.raft.mut_store().applied(self.applied, kept);
+        self.note_freshness();
+    }
+
+    /// An entry that changes the membership was applied. Returns what the log must remember.
+    ///
+    /// # Errors
+    /// If the change cannot be understood: the replica must stop.
+    pub fn change_applied(&mut self, id: LogId, change: &[u8]) -> Result<Vec<u8>, ReplicaError> {
+        let fail = |what: String| ReplicaError {
+            partition: self.partition,
+            what,
+        };
+        let change = Change::decode(change)
+            .ok_or_else(|| fail("a change of the membership is of another version".to_owned()))?;
+        let conf = self
+            .raft
+            .apply_conf_change(&change.to_raft())
+            .map_err(|error| fail(format!("a change of the membership: {error}")))?;
+        self.raft.mut_store().set_conf(conf.clone());
+        self.membership = Membership {
+            index: id.index,
+            conf,
+        };
+        Ok(self.membership.encode())
+    }
+
+    /// A message to `peer` could not be sent.
+    pub fn unreachable(&mut self, peer: u64) {
+        self.flush_batch();
+        self.raft.report_unreachable(peer);
+    }
+
+    /// A snapshot for `peer` has arrived there, or has not.
+    pub fn snapshot_sent(&mut self, peer: u64, arrived: bool) {
+        self.flush_batch();
+        let status = if arrived {
+            SnapshotStatus::Finish
+        } else {
+            SnapshotStatus::Failure
+        };
+        self.raft.report_snapshot(peer, status);
+    }
+
+    /// What has to be done now, if anything. `now` is this node's monotonic clock.
+    pub fn take_work(&mut self, now: Duration) -> Option<Work> {
+        self.flush_batch();
+        if self.installing || !self.raft.has_ready() {
+            return None;
+        }
+        let mut ready = self.raft.ready();
+        let mut work = Work {
+            number: ready.number(),
+            ..Work::default()
+        };
+        if ready.ss().is_some() {
+            self.role_changed();
+            work.role_changed = true;
+        }
+        if let Some(hard) = ready.hs()
+            && ready.must_sync()
+        {
+            work.vote = Some(Vote {
+                term: hard.term,
+                vote: hard.vote,
+                commit: hard.commit,
+            });
+        }
+        if !ready.snapshot().is_empty() {
+            let metadata = ready.snapshot().get_metadata();
+            let id = LogId {
+                term: metadata.term,
+                index: metadata.index,
+            };
+            let conf = metadata.get_conf_state().clone();
+            self.raft.mut_store().restore(id, conf.clone());
+            self.installing = true;
+            let membership = Membership {
+                index: id.index,
+                conf,
+            };
+            work.snapshot = Some((id, membership));
+        }
+        if let (Some(first), Some(last)) = (ready.entries().first(), ready.entries().last()) {
+            work.append = Some(first.index..=last.index);
+            let entries = ready.take_entries();
+            self.raft.mut_store().append(&entries);
+        }
+        let messages = ready.take_messages();
+        work.messages = self.stamped(messages, now);
+        let later = ready.take_persisted_messages();
+        work.messages_later = self.stamped(later, now);
+        work.committed = ready.take_committed_entries();
+        for read in ready.take_read_states() {
+            if let Ok(round) = read.request_ctx.try_into() {
+                work.reads.push((u64::from_le_bytes(round), read.index));
+            }
+        }
+        self.raft.advance_append_async(ready);
+        Some(work)
+    }
+
+    /// An entry's payload, of one that was proposed, or is to be logged, or was not applied long
+    /// ago.
+    #[must_use]
+    pub fn payload(&self, index: u64) -> Option<Cow<'_, [u8]>> {
+        if let Some(entry) = self.raft.store().get(index) {
+            return Some(payload_of(self.partition, entry));
+        }
+        let unstable = &self.raft.raft.raft_log.unstable;
+        let entry = match index.checked_sub(unstable.offset) {
+            Some(at) if (at as usize) < unstable.entries.len() => &unstable.entries[at as usize],
+            Some(at) => self.batch.get(at as usize - unstable.entries.len())?,
+            None => return None,
+        };
+        Some(payload_of(self.partition, entry))
+    }
+
+    /// The entry at `index`, as [`Work::append`] names it.
+    #[must_use]
+    pub fn entry(&self, index: u64) -> Option<(LogId, Cow<'_, [u8]>)> {
+        let entry = self.raft.store().get(index)?;
+        Some((id_of(entry), payload_of(self.partition, entry)))
+    }
+
+    /// This replica's id.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.id
+        self.raft.raft.id
     }
 
-    /// Whether it may serve: it leads, and has committed an entry of its own term.
+    /// The newest term it has seen.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.raft.raft.term
+    }
+
+    /// The replica that leads, as far as it knows; 0 for none.
+    #[must_use]
+    pub fn leader(&self) -> u64 {
+        self.raft.raft.leader_id
+    }
+
+    /// Whether it leads.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.raft.raft.state == StateRole::Leader
+    }
+
+    /// Whether it may decide writes: it leads, has applied an entry of its own term, and is not
+    /// handing over.
     #[must_use]
     pub fn serves(&self) -> bool {
-        self.applied.index >= self.opening
+        let raft = &self.raft.raft;
+        raft.state == StateRole::Leader
+            && raft.lead_transferee.is_none()
+            && self.opening.is_some_and(|opening| {
+                opening.term == raft.term && self.applied.index >= opening.index
+            })
+    }
+
+    /// Whether a read that was made before `now` saw the newest committed state: no other replica
+    /// can have led until then.
+    #[must_use]
+    pub fn has_lease(&self, now: Duration) -> bool {
+        self.serves()
+            && (self.is_alone()
+                || self.spoiled_term != self.raft.raft.term && now < self.lease.until())
+    }
+
+    /// Whether it is its group's only voter.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.membership.is_alone(self.id())
+    }
+
+    /// How old what it has applied may be, at most, against the newest committed state.
+    #[must_use]
+    pub fn age(&self, now: Duration) -> Duration {
+        if self.has_lease(now) {
+            return Duration::ZERO;
+        }
+        if self.fresh_as_of.is_zero() {
+            return Duration::MAX;
+        }
+        now.saturating_sub(self.fresh_as_of)
     }
 
     /// The last entry the tree has applied: what a read sees.
@@ -146,10 +628,55 @@ impl Replica {
         self.applied
     }
 
-    /// The last entry proposed.
+    /// The highest index known to be committed.
     #[must_use]
-    pub fn last_id(&self) -> LogId {
-        self.last
+    pub fn commit(&self) -> u64 {
+        self.raft.raft.raft_log.committed
+    }
+
+    /// The index of the last entry proposed or received.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.raft.raft.raft_log.last_index() + self.batch.len() as u64
+    }
+
+    /// The index up to which this replica's own log is durable.
+    #[must_use]
+    pub fn stored_index(&self) -> u64 {
+        self.raft.raft.raft_log.persisted
+    }
+
+    /// Members and what they are known to have stored: (replica, index, heard of lately).
+    pub fn progress(&self) -> impl Iterator<Item = (u64, u64, bool)> + '_ {
+        let tracker = self.raft.raft.prs();
+        tracker
+            .iter()
+            .map(|(id, progress)| (*id, progress.matched, progress.recent_active))
+    }
+
+    /// How many of the voters are known to have stored everything up to `index`, and how many
+    /// voters there are.
+    #[must_use]
+    pub fn stored_by(&self, index: u64) -> (usize, usize) {
+        let voters = &self.membership.conf.voters;
+        let tracker = self.raft.raft.prs();
+        let stored = voters
+            .iter()
+            .filter(|id| tracker.get(**id).is_some_and(|p| p.matched >= index))
+            .count();
+        (stored, voters.len())
+    }
+
+    /// The group's members as of the last entry applied.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// How often it has seen another leader elected, since it was started.
+    #[must_use]
+    pub fn elections(&self) -> u64 {
+        self.elections
     }
 
     /// The partition's time as reads see it, in milliseconds since the Unix epoch: that of the
@@ -163,5 +690,183 @@ impl Replica {
     #[must_use]
     pub fn next_time_ms(&self, now_ms: u64) -> u64 {
         self.time_ms.max(now_ms)
+    }
+
+    /// Gives this turn's proposals to the `raft` crate, as one.
+    fn flush_batch(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgPropose);
+        message.from = self.raft.raft.id;
+        message.set_entries(std::mem::take(&mut self.batch).into());
+        // A leader that is not handing over takes every proposal, and nothing has been stepped
+        // since these were numbered.
+        let taken = self.raft.step(message);
+        debug_assert!(taken.is_ok(), "a serving leader refused a proposal");
+    }
+
+    fn role_changed(&mut self) {
+        let raft = &self.raft.raft;
+        if raft.leader_id != 0 && raft.leader_id != self.leader {
+            self.elections += 1;
+        }
+        self.leader = raft.leader_id;
+        self.handover_ticks = 0;
+        let leads = raft.state == StateRole::Leader;
+        if leads && self.opening.is_none_or(|opening| opening.term != raft.term) {
+            self.opening = Some(LogId {
+                term: raft.term,
+                index: raft.raft_log.last_index(),
+            });
+            self.lease.drop_all();
+        }
+        if !leads {
+            self.opening = None;
+            self.lease.drop_all();
+        }
+    }
+
+    fn spoil_lease(&mut self) {
+        self.spoiled_term = self.raft.raft.term;
+        self.lease.drop_all();
+    }
+
+    /// Hands over to the preferred leader once it is there and has everything.
+    fn hand_over_if_due(&mut self) {
+        let Some(preferred) = self.preferred else {
+            return;
+        };
+        if !self.serves() || preferred == self.id() {
+            return;
+        }
+        self.handover_ticks += 1;
+        let raft = &self.raft.raft;
+        let is_voter = self.membership.conf.voters.contains(&preferred);
+        let caught_up = raft.prs().get(preferred).is_some_and(|progress| {
+            progress.recent_active && progress.matched + 64 >= raft.raft_log.committed
+        });
+        if self.handover_ticks >= HANDOVER_TICKS && is_voter && caught_up {
+            self.handover_ticks = 0;
+            self.transfer(preferred);
+        }
+    }
+
+    /// Makes the election timeout a function of seed, partition, replica and term.
+    fn set_timeout(&mut self) {
+        let spread = (ELECTION_TICKS_MAX - ELECTION_TICKS_MIN - 1) as u64;
+        let ticks = if self.preferred == Some(self.id()) {
+            ELECTION_TICKS_MIN
+        } else {
+            let mut mixed = self.seed ^ self.id() ^ u64::from(self.partition) << 48;
+            mixed = (mixed ^ self.term().wrapping_mul(0x9e37_79b9_7f4a_7c15))
+                .wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            ELECTION_TICKS_MIN + 1 + ((mixed >> 32) % spread) as usize
+        };
+        self.raft.raft.set_randomized_election_timeout(ticks);
+    }
+
+    fn heard(&mut self, from: u64, stamp: Duration) {
+        match self.stamps.iter_mut().find(|(id, _)| *id == from) {
+            Some((_, newest)) => *newest = stamp.max(*newest),
+            None => self.stamps.push((from, stamp)),
+        }
+    }
+
+    fn note_freshness(&mut self) {
+        if let Some((index, as_of)) = self.fresh_then
+            && self.applied.index >= index
+        {
+            self.fresh_as_of = self.fresh_as_of.max(as_of);
+            self.fresh_then = None;
+        }
+    }
+
+    fn stamped(&self, messages: Vec<Message>, now: Duration) -> Vec<Outgoing> {
+        let heard = |peer| {
+            let known = self.stamps.iter().find(|(id, _)| *id == peer);
+            known.map_or(Duration::ZERO, |(_, stamp)| *stamp)
+        };
+        messages
+            .into_iter()
+            .map(|mut message| {
+                let echo = match message.msg_type {
+                    MessageType::MsgHeartbeat => {
+                        // Free in a heartbeat: what the leader knows to be committed.
+                        message.index = self.commit();
+                        if self.has_lease(now) {
+                            heard(message.to)
+                        } else {
+                            Duration::ZERO
+                        }
+                    }
+                    MessageType::MsgHeartbeatResponse => heard(message.to),
+                    _ => Duration::ZERO,
+                };
+                Outgoing {
+                    message,
+                    stamp: now,
+                    echo,
+                }
+            })
+            .collect()
+    }
+}
+
+/// A snapshot as the `raft` crate wants it.
+#[must_use]
+pub fn snapshot_of(id: LogId, membership: &Membership) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let metadata = snapshot.mut_metadata();
+    metadata.index = id.index;
+    metadata.term = id.term;
+    metadata.set_conf_state(membership.conf.clone());
+    snapshot
+}
+
+/// An entry as the `raft` crate wants it, from its payload.
+#[must_use]
+pub fn from_payload(partition: PartitionId, id: LogId, payload: Vec<u8>) -> Entry {
+    let mut entry = Entry {
+        term: id.term,
+        index: id.index,
+        ..Entry::default()
+    };
+    if payload == EMPTY_PAYLOAD {
+        return entry;
+    }
+    let changes =
+        decode_payload_trusted(partition, id, &payload).is_some_and(|(_, mut effects)| {
+            effects.any(|effect| matches!(effect, Effect::Membership { .. }))
+        });
+    if changes {
+        // The crate reads a change's own bytes only from the proposer.
+        entry.set_entry_type(EntryType::EntryConfChangeV2);
+        entry.context = payload.into();
+    } else {
+        entry.data = payload.into();
+    }
+    entry
+}
+
+/// The payload of an entry: what is logged, sent and applied.
+#[must_use]
+pub fn payload_of(partition: PartitionId, entry: &Entry) -> Cow<'_, [u8]> {
+    match entry.get_entry_type() {
+        EntryType::EntryNormal if entry.data.is_empty() => Cow::Borrowed(&EMPTY_PAYLOAD),
+        EntryType::EntryNormal => Cow::Borrowed(&entry.data),
+        _ if !entry.context.is_empty() => Cow::Borrowed(&entry.context),
+        // The crate's own proposal to leave the joint state.
+        _ => {
+            let head = EntryHead {
+                partition,
+                id: id_of(entry),
+                ..EntryHead::default()
+            };
+            let change = Change::default().encode();
+            let leave = encode_payload(&head, &[Effect::Membership { change: &change }]);
+            Cow::Owned(leave.unwrap_or_default())
+        }
     }
 }

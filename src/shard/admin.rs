@@ -8,7 +8,8 @@ use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::row::{ReadAt, RowKeyBuf, keyspace_range, split_row_key};
 use ringbolt_wire::codec::keyspace_name_ok;
 use ringbolt_wire::message::{
-    ErrorCode, KEYSPACE_DEFAULT, KEYSPACE_SYSTEM, Keyspace, KeyspaceOptions, Response,
+    Ack, ErrorCode, KEYSPACE_DEFAULT, KEYSPACE_SYSTEM, Keyspace, KeyspaceOptions, ReadLevel,
+    Response,
 };
 
 use super::Inner;
@@ -149,7 +150,7 @@ impl<E: Env> Inner<E> {
                 ));
             }
         }
-        let (_, at) = self.view(HOME, KEYSPACE_DEFAULT)?;
+        let (_, at) = self.view(HOME, KEYSPACE_DEFAULT, ReadLevel::Linearizable)?;
         let row_key = RowKeyBuf::of(HOME, KEYSPACE_SYSTEM, NEXT_ID);
         let next = self.engine.tree().get(&row_key, at).await?;
         let id = next
@@ -232,19 +233,26 @@ impl<E: Env> Inner<E> {
         partition: PartitionId,
         effects: &[Effect<'_>],
     ) -> Result<(), Refusal> {
-        let committed: Signal<LogId> = Signal::new();
         loop {
-            match self.log(partition, 0, 0, effects) {
-                Ok((record, _)) => {
-                    self.pending.borrow_mut().push(Pending {
-                        partition,
-                        record: Some(record),
+            match self.propose(partition, 0, 0, effects) {
+                Ok(head) => {
+                    let committed: Signal<Option<LogId>> = Signal::new();
+                    let pending = Pending {
+                        id: head.id,
                         keys: KeyHashes::None,
                         outcome: Outcome::Own(Some(committed.clone())),
+                        ack: Ack::Quorum,
                         bytes: 0,
-                    });
-                    committed.wait().await;
-                    return Ok(());
+                    };
+                    self.await_commit(partition, pending);
+                    return match committed.wait().await {
+                        Some(_) => Ok(()),
+                        None => Err(Refusal::retry(
+                            ErrorCode::Unavailable,
+                            50,
+                            format!("partition {partition} changed its leader: try again"),
+                        )),
+                    };
                 }
                 Err(refusal) if refusal.code == ErrorCode::Overloaded => {
                     self.env.sleep(OWN_RETRY).await;

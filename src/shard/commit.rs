@@ -1,66 +1,132 @@
-//! From durable to answered: commit, apply, acknowledge.
+//! From applied to answered.
 //!
-//! The log hands back groups in log order, each wholly durable, never past a gap. Each entry is
-//! told to its replica (which commits it), applied to the tree, and matched with the write at the
-//! front of the pending queue. Where the tree asks for throttling, acknowledgements are held back
-//! so that writes go on at the rate compaction can follow: smoothly, since each write moves the
-//! release time a little, and without delaying reads.
+//! An entry that was applied decides what waited for its index: the write it was, and what rode
+//! behind it, are done; what another entry replaced never was. Where the tree asks for throttling,
+//! acknowledgements are held back so that writes go on at the rate compaction can follow: smoothly,
+//! since each write moves the release time a little, and without delaying reads.
 
 use std::time::Duration;
 
-use ringbolt_engine::entry::{EntryHead, LogId, PartitionId};
+use ringbolt_engine::entry::{LogId, PartitionId};
 use ringbolt_engine::env::Env;
-use ringbolt_engine::log::RecordView;
 use ringbolt_wire::codec;
-use ringbolt_wire::message::{ErrorCode, Token};
+use ringbolt_wire::message::{Ack, ErrorCode, Token};
 
 use super::counters::add;
 use super::mail::Origin;
-use super::pending::Outcome;
+use super::pending::{Outcome, Pending};
 use super::reply::token;
-use super::{Held, Inner};
+use super::write::not_leader;
+use super::{Held, Inner, Spreading};
 
 /// Longest that throttling may hold back one acknowledgement.
 const HOLD_MAX: Duration = Duration::from_millis(100);
 
 impl<E: Env> Inner<E> {
-    /// Applies and answers everything that has become durable.
-    pub(super) fn take_durable(&self) {
-        while let Some(group) = self.engine.take_durable() {
-            for record in group.records() {
-                if let RecordView::Entry { head, effects } = record {
-                    self.commit(&head);
-                    self.engine.apply(&head, effects);
-                    self.finish_write(&head);
-                }
-            }
-        }
-        self.wake_deferred();
-    }
-
-    fn commit(&self, head: &EntryHead) {
-        let mut replicas = self.replicas.borrow_mut();
-        if let Some(Some(replica)) = replicas.get_mut(usize::from(head.partition)) {
-            replica.persisted(head.id);
-            replica.applied(head);
-        }
-    }
-
-    /// Answers the write whose entry was just applied, and what rode behind it.
-    fn finish_write(&self, head: &EntryHead) {
-        let done = self.pending.borrow_mut().pop_write();
-        if let Some(done) = done {
-            debug_assert_eq!(done.partition, head.partition, "answers in log order");
-            self.acknowledge(done.outcome, done.bytes, head.partition, head.id);
-        }
+    /// Answers what waited for the entry that was just applied, and what rode behind it.
+    pub(super) fn finish_writes(&self, partition: PartitionId, applied: LogId) {
         loop {
-            let rider = self.pending.borrow_mut().pop_rider();
-            let Some(rider) = rider else {
+            let next = self.pending.borrow_mut()[usize::from(partition)].pop_upto(applied.index);
+            let Some(pending) = next else {
                 break;
             };
-            let seen = self.applied(rider.partition);
-            self.settle(rider.outcome, seen);
+            if pending.ack == Ack::Leader {
+                self.leader_acks.set(self.leader_acks.get() - 1);
+            }
+            if pending.id != applied {
+                self.discarded(partition, pending.outcome);
+                continue;
+            }
+            match self.still_to_store(partition, &pending) {
+                Some(needed) => self.spreading.borrow_mut().push(Spreading {
+                    partition,
+                    id: pending.id,
+                    needed,
+                    bytes: pending.bytes,
+                    outcome: pending.outcome,
+                }),
+                None => self.acknowledge(pending.outcome, pending.bytes, partition, applied),
+            }
         }
+    }
+
+    /// How many voters must have stored a write before it is acknowledged, if not enough have yet.
+    fn still_to_store(&self, partition: PartitionId, pending: &Pending) -> Option<usize> {
+        let wanted = match pending.ack {
+            Ack::All => usize::MAX,
+            Ack::Count(count) => usize::from(count),
+            Ack::Leader | Ack::Quorum => return None,
+        };
+        let replicas = self.replicas.borrow();
+        let replica = replicas.get(usize::from(partition))?.as_ref()?;
+        let (stored, voters) = replica.stored_by(pending.id.index);
+        let needed = wanted.min(voters);
+        (stored < needed).then_some(needed)
+    }
+
+    /// Acknowledges the writes that enough replicas have stored by now.
+    pub(super) fn acknowledge_spread(&self, partition: PartitionId) {
+        if self.spreading.borrow().is_empty() {
+            return;
+        }
+        let done: Vec<Spreading> = {
+            let replicas = self.replicas.borrow();
+            let Some(Some(replica)) = replicas.get(usize::from(partition)) else {
+                return;
+            };
+            let mut spreading = self.spreading.borrow_mut();
+            spreading
+                .extract_if(.., |one| {
+                    one.partition == partition && replica.stored_by(one.id.index).0 >= one.needed
+                })
+                .collect()
+        };
+        for one in done {
+            self.acknowledge(one.outcome, one.bytes, partition, one.id);
+        }
+    }
+
+    /// Answers the writes that need only be durable on the leader, up to `index`.
+    pub(super) fn acknowledge_durable(&self, partition: PartitionId, index: u64) {
+        let mut done = Vec::new();
+        self.pending.borrow_mut()[usize::from(partition)]
+            .durable(index, |id, outcome| done.push((id, outcome)));
+        self.leader_acks
+            .set(self.leader_acks.get() - done.len() as u64);
+        for (id, outcome) in done {
+            self.settle(outcome, token(partition, id));
+        }
+    }
+
+    /// Answers a write that another leader's entry has replaced: it was not done.
+    fn discarded(&self, partition: PartitionId, outcome: Outcome) {
+        if let Outcome::Own(signal) = &outcome {
+            if let Some(signal) = signal {
+                signal.set(None);
+            }
+            return;
+        }
+        let refusal = {
+            let replicas = self.replicas.borrow();
+            let replica = replicas
+                .get(usize::from(partition))
+                .and_then(Option::as_ref);
+            not_leader(partition, replica)
+        };
+        if let Some(origin) = outcome.origin() {
+            self.refuse(origin, &refusal);
+        }
+    }
+
+    fn in_doubt(&self, origin: &Origin) {
+        self.fail(
+            origin,
+            ErrorCode::InDoubt,
+            0,
+            0,
+            "the deadline passed or leadership was lost while the write was under way: it may or \
+             may not be done; read the key to find out",
+        );
     }
 
     fn acknowledge(&self, outcome: Outcome, bytes: u32, partition: PartitionId, id: LogId) {
@@ -139,17 +205,17 @@ impl<E: Env> Inner<E> {
             } => self.fail(&origin, code, 0, detail, words(code)),
             Outcome::Own(signal) => {
                 if let Some(signal) = signal {
-                    signal.set(LogId {
+                    signal.set(Some(LogId {
                         term: token.term,
                         index: token.index,
-                    });
+                    }));
                 }
             }
         }
     }
 
     /// Takes up again the requests that waited for what is now applied.
-    fn wake_deferred(&self) {
+    pub(super) fn wake_deferred(&self) {
         if self.deferred.borrow().is_empty() {
             return;
         }
@@ -168,18 +234,34 @@ impl<E: Env> Inner<E> {
     pub(super) fn expire(&self) {
         let now = self.clock.get().now;
         let mut doubtful: Vec<Origin> = Vec::new();
-        self.pending
-            .borrow_mut()
-            .expire(now, |origin| doubtful.push(origin));
+        for queue in self.pending.borrow_mut().iter_mut() {
+            if !queue.is_empty() {
+                queue.expire(now, |origin| doubtful.push(origin));
+            }
+        }
         for origin in doubtful {
-            self.fail(
-                &origin,
-                ErrorCode::InDoubt,
-                0,
-                0,
-                "the deadline passed while the write was under way: it may or may not be done; \
-                 read the key to find out",
-            );
+            self.in_doubt(&origin);
+        }
+        let unspread: Vec<Spreading> = self
+            .spreading
+            .borrow_mut()
+            .extract_if(.., |one| {
+                one.outcome
+                    .origin()
+                    .is_none_or(|origin| origin.deadline <= now)
+            })
+            .collect();
+        for one in unspread {
+            if let Some(origin) = one.outcome.origin() {
+                self.fail(
+                    origin,
+                    ErrorCode::CommittedNotAll,
+                    0,
+                    one.id.index,
+                    "committed and safe on a majority, but by the deadline not on as many replicas \
+                     as asked for; `detail` is the write's version",
+                );
+            }
         }
         let late: Vec<_> = self
             .deferred

@@ -44,6 +44,8 @@ counters! {
     reads_from_disk_total,
     /// Writes and batches acknowledged.
     writes_total,
+    /// How often a replica here became its partition's leader.
+    leaderships_total,
     /// Scan pages.
     scan_pages_total,
     /// Microseconds that acknowledgements were held back by write throttling.

@@ -20,6 +20,7 @@
 
 mod admin;
 mod commit;
+mod consensus;
 pub mod counters;
 mod gather;
 mod input;
@@ -47,13 +48,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use ringbolt_engine::engine::Engine;
+use ringbolt_engine::entry::LogId;
 use ringbolt_engine::env::Env;
 use ringbolt_engine::error::EngineError;
 use ringbolt_engine::row::RowKeyBuf;
 use ringbolt_wire::message::{PartitionId, Token};
 
 use crate::replica::Replica;
+use consensus::{Awaiting, Rounds, Unlogged};
 use counters::Counters;
 use gather::Gathers;
 use keyspaces::Keyspaces;
@@ -134,6 +138,16 @@ struct Leaving {
     input: Vec<u8>,
 }
 
+/// A write that is committed, and waits until more replicas have stored it.
+struct Spreading {
+    partition: PartitionId,
+    id: LogId,
+    /// How many voters must have stored it.
+    needed: usize,
+    bytes: u32,
+    outcome: Outcome,
+}
+
 /// An acknowledgement held back by write throttling.
 struct Held {
     until: Duration,
@@ -153,7 +167,22 @@ struct Inner<E: Env> {
     leaving: RefCell<Vec<Leaving>>,
     /// By partition; `None` where another core owns it.
     replicas: RefCell<Box<[Option<Replica>]>>,
-    pending: RefCell<PendingQueue>,
+    /// By partition.
+    pending: RefCell<Box<[PendingQueue]>>,
+    /// How many pending writes are to be answered once they are durable here.
+    leader_acks: Cell<u64>,
+    spreading: RefCell<Vec<Spreading>>,
+    /// Replicas with something to do, and by partition whether it is among them.
+    driving: RefCell<Vec<PartitionId>>,
+    driving_flags: Box<[Cell<bool>]>,
+    /// By partition: the newest group of the log with a record of it.
+    logged: RefCell<Box<[u64]>>,
+    /// The newest group of the log that is durable.
+    durable: Cell<u64>,
+    awaiting: RefCell<Vec<Awaiting>>,
+    unlogged: RefCell<VecDeque<Unlogged>>,
+    rounds: RefCell<AHashMap<PartitionId, Rounds>>,
+    next_tick: Cell<Duration>,
     deferred: RefCell<Vec<Deferred>>,
     /// Requests whose wait is over, to be taken up this turn.
     ready: RefCell<Vec<Deferred>>,
@@ -193,7 +222,17 @@ impl<E: Env> Shard<E> {
             closing: RefCell::default(),
             leaving: RefCell::default(),
             replicas: RefCell::new((0..partitions).map(|_| None).collect()),
-            pending: RefCell::default(),
+            pending: RefCell::new((0..partitions).map(|_| PendingQueue::default()).collect()),
+            leader_acks: Cell::new(0),
+            spreading: RefCell::default(),
+            driving: RefCell::default(),
+            driving_flags: (0..partitions).map(|_| Cell::new(false)).collect(),
+            logged: RefCell::new((0..partitions).map(|_| 0).collect()),
+            durable: Cell::new(0),
+            awaiting: RefCell::default(),
+            unlogged: RefCell::default(),
+            rounds: RefCell::default(),
+            next_tick: Cell::new(Duration::ZERO),
             deferred: RefCell::default(),
             ready: RefCell::default(),
             held: RefCell::default(),

@@ -1,19 +1,22 @@
-//! Writes that are logged and not yet committed, in log order.
+//! Writes that are proposed and not yet applied, one queue for each partition, by index.
 //!
 //! A decision (condition, increment, touch) must see the newest pending effect on its key. So each
 //! pending write keeps a hash of its keys; the search runs from the newest back, and the caller
-//! compares the keys themselves in the log's buffer. The queue holds what a few log groups hold:
-//! at most some thousands of writes.
+//! compares the keys themselves in the entry. A queue holds what a few log groups hold: at most
+//! some thousands of writes.
 //!
 //! An answer that rests on a pending effect but writes nothing (a failed condition) rides in the
-//! queue behind it, and is given only once everything before it is committed.
+//! queue under that effect's entry, and is given only once it is committed.
+//!
+//! What becomes of an entry is known when its index is applied: it is this entry, or another one
+//! of a newer term that took its place. In the first case the write is done, in the second it was
+//! discarded and never will be.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ringbolt_engine::entry::{LogId, PartitionId};
-use ringbolt_engine::log::RecordRef;
-use ringbolt_wire::message::ErrorCode;
+use ringbolt_engine::entry::LogId;
+use ringbolt_wire::message::{Ack, ErrorCode};
 
 use super::mail::Origin;
 use super::signal::Signal;
@@ -40,8 +43,8 @@ pub(super) enum Outcome {
     },
     /// The key was absent, by what was pending.
     NotFound { origin: Origin },
-    /// The server's own write; the waiting task is told.
-    Own(Option<Signal<LogId>>),
+    /// The server's own write; the waiting task is told, `None` if it was discarded.
+    Own(Option<Signal<Option<LogId>>>),
 }
 
 impl Outcome {
@@ -76,16 +79,18 @@ impl KeyHashes {
 
 /// One write under way, or an answer that rides behind one.
 pub(super) struct Pending {
-    pub(super) partition: PartitionId,
-    /// `None` for an answer that writes nothing.
-    pub(super) record: Option<RecordRef>,
+    /// The entry it stands or falls with.
+    pub(super) id: LogId,
+    /// The keys it writes; none for an answer that writes nothing.
     pub(super) keys: KeyHashes,
     pub(super) outcome: Outcome,
+    /// When to give the answer.
+    pub(super) ack: Ack,
     /// Bytes of key and value, for throttling.
     pub(super) bytes: u32,
 }
 
-/// The queue.
+/// One partition's queue.
 #[derive(Default)]
 pub(super) struct PendingQueue {
     queue: VecDeque<Pending>,
@@ -93,6 +98,7 @@ pub(super) struct PendingQueue {
 
 impl PendingQueue {
     pub(super) fn push(&mut self, pending: Pending) {
+        debug_assert!(self.last().is_none_or(|last| last <= pending.id));
         self.queue.push_back(pending);
     }
 
@@ -100,35 +106,43 @@ impl PendingQueue {
         self.queue.is_empty()
     }
 
-    /// The next write in log order; `None` if the front is a riding answer or nothing.
-    pub(super) fn pop_write(&mut self) -> Option<Pending> {
-        self.pop_front_if(|pending| pending.record.is_some())
+    /// The newest entry that something waits for.
+    pub(super) fn last(&self) -> Option<LogId> {
+        self.queue.back().map(|pending| pending.id)
     }
 
-    /// The next riding answer, if it is at the front: all it rests on is committed.
-    pub(super) fn pop_rider(&mut self) -> Option<Pending> {
-        self.pop_front_if(|pending| pending.record.is_none())
-    }
-
-    fn pop_front_if(&mut self, wanted: impl FnOnce(&Pending) -> bool) -> Option<Pending> {
-        if self.queue.front().is_some_and(wanted) {
+    /// The next one whose fate is known once `index` is applied.
+    pub(super) fn pop_upto(&mut self, index: u64) -> Option<Pending> {
+        if self.queue.front()?.id.index <= index {
             self.queue.pop_front()
         } else {
             None
         }
     }
 
-    /// The records, newest first, that may touch a key with this hash.
-    pub(super) fn touching(
-        &self,
-        partition: PartitionId,
-        hash: u64,
-    ) -> impl Iterator<Item = RecordRef> + '_ {
-        self.queue.iter().rev().filter_map(move |pending| {
-            (pending.partition == partition && pending.keys.contains(hash))
-                .then_some(pending.record)
-                .flatten()
-        })
+    /// The entries, newest first, that may touch a key with this hash.
+    pub(super) fn touching(&self, hash: u64) -> impl Iterator<Item = LogId> + '_ {
+        self.queue
+            .iter()
+            .rev()
+            .filter_map(move |pending| pending.keys.contains(hash).then_some(pending.id))
+    }
+
+    /// Takes out the answers of writes that need only be durable here, up to `index`; the writes
+    /// stay.
+    pub(super) fn durable(&mut self, index: u64, mut answer: impl FnMut(LogId, Outcome)) {
+        for pending in &mut self.queue {
+            if pending.id.index > index {
+                break;
+            }
+            if pending.ack == Ack::Leader {
+                pending.ack = Ack::Quorum;
+                answer(
+                    pending.id,
+                    std::mem::replace(&mut pending.outcome, Outcome::Own(None)),
+                );
+            }
+        }
     }
 
     /// Takes out the answers of writes whose deadline has passed; the writes stay.

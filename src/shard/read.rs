@@ -1,8 +1,11 @@
 //! Reads: from memory at once, from the disk in a task, after waiting where the read level asks.
 //!
-//! With one replica per partition every read level but `Session` sees the applied state: an
-//! acknowledged write has been applied before it is acknowledged. A `Session` read whose token is
-//! ahead of what is applied waits for it until the deadline, then gets `STALE`.
+//! A leader has applied every write that it acknowledged. So what it reads is the newest committed
+//! state, if it still led when it read: a `Linearizable` read is answered after the value was read
+//! and the lease was found to hold then, or a quorum has said so since. A `Strict` read always asks
+//! the quorum. `Session` and `Stale` reads are served by any replica: the first waits until what its
+//! token names is applied, and gets `STALE` at its deadline; the second is refused at once if this
+//! replica cannot say that it is new enough.
 //!
 //! A record that is expired by the wall clock but not yet by the partition's time is not simply
 //! hidden: the partition's time must first have passed its expiry for everybody. So the read
@@ -10,6 +13,7 @@
 //! meanwhile share that entry.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::row::{ReadAt, RowKeyBuf, RowMeta};
@@ -22,8 +26,8 @@ use ringbolt_wire::{frame, partition_of};
 
 use super::counters::add;
 use super::mail::{Origin, Scope};
-use super::pending::{KeyHashes, Outcome, Pending};
 use super::reply::{Refusal, meta, token};
+use super::write::not_leader;
 use super::{Deferred, Inner};
 
 /// What a read from memory came to.
@@ -32,35 +36,96 @@ enum Glance {
     Absent,
     /// The record is expired by the clock, not yet by the partition's time.
     Expiring,
+    /// It is not known whether this replica still leads.
+    Unproven,
     NeedsDisk,
 }
 
 impl<E: Env> Inner<E> {
-    /// Whether the row is expired by the wall clock though the partition's time has not come.
-    pub(super) fn expiring(&self, row: &RowMeta) -> bool {
+    /// Whether the row is expired by the wall clock though the partition's time has not come, so
+    /// that a leader must bring the partition's time forward first. A follower reads by the
+    /// partition's time alone.
+    pub(super) fn expires_here(&self, partition: PartitionId, row: &RowMeta) -> bool {
         row.expired_at(self.clock.get().wall_ms)
+            && matches!(
+                self.replicas.borrow().get(usize::from(partition)),
+                Some(Some(replica)) if replica.serves()
+            )
     }
 
-    /// What a read of a partition sees now: the applied position and time. A refusal if it does
-    /// not serve or the keyspace is unknown.
+    /// What a read of a partition sees now: the applied position and time. A refusal if it is not
+    /// to be served here or the keyspace is unknown.
     pub(super) fn view(
         &self,
         partition: PartitionId,
         keyspace: KeyspaceId,
+        level: ReadLevel,
     ) -> Result<(Token, ReadAt), Refusal> {
         self.check_keyspace(keyspace)?;
         let replicas = self.replicas.borrow();
-        match replicas.get(usize::from(partition)) {
-            Some(Some(replica)) if replica.serves() => Ok((
-                token(partition, replica.applied_id()),
-                ReadAt::newest(replica.applied_time_ms()),
-            )),
-            _ => Err(Refusal::retry(
-                ErrorCode::Unavailable,
-                50,
-                format!("partition {partition} is not serving yet: try again"),
-            )),
+        let Some(Some(replica)) = replicas.get(usize::from(partition)) else {
+            return Err(not_leader(partition, None));
+        };
+        match level {
+            ReadLevel::Linearizable | ReadLevel::Strict if !replica.serves() => {
+                return Err(not_leader(partition, Some(replica)));
+            }
+            ReadLevel::Stale { max_age_ms } => {
+                let age = replica.age(self.clock.get().now);
+                if age > Duration::from_millis(u64::from(max_age_ms)) {
+                    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                    return Err(Refusal {
+                        detail: age_ms,
+                        ..Refusal::retry(
+                            ErrorCode::Stale,
+                            50,
+                            format!("this replica of partition {partition} may be {age_ms} ms old"),
+                        )
+                    });
+                }
+            }
+            _ => {}
         }
+        Ok((
+            token(partition, replica.applied_id()),
+            ReadAt::newest(replica.applied_time_ms()),
+        ))
+    }
+
+    /// Whether a read just made may be answered at once: see the module's header.
+    fn proven_now(&self, partition: PartitionId, level: ReadLevel) -> bool {
+        let by_lease = match level {
+            ReadLevel::Session | ReadLevel::Stale { .. } => return true,
+            ReadLevel::Linearizable => true,
+            ReadLevel::Strict => false,
+        };
+        let replicas = self.replicas.borrow();
+        let Some(Some(replica)) = replicas.get(usize::from(partition)) else {
+            return false;
+        };
+        // The clock is read now, not taken from the turn: the process may have been paused since.
+        replica.is_alone() && replica.serves() || by_lease && replica.has_lease(self.env.now())
+    }
+
+    /// Sees to it that reads just made may be answered.
+    pub(super) async fn prove_reads(
+        &self,
+        partitions: impl IntoIterator<Item = PartitionId>,
+        level: ReadLevel,
+    ) -> Result<(), Refusal> {
+        for partition in partitions {
+            if self.proven_now(partition, level) {
+                continue;
+            }
+            if !self.prove(partition, level == ReadLevel::Strict).await {
+                let replicas = self.replicas.borrow();
+                let replica = replicas
+                    .get(usize::from(partition))
+                    .and_then(Option::as_ref);
+                return Err(not_leader(partition, replica));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the read must wait for its tokens; then it is put aside.
@@ -117,19 +182,12 @@ impl<E: Env> Inner<E> {
             let replicas = self.replicas.borrow();
             if let Some(Some(replica)) = replicas.get(usize::from(partition))
                 && replica.next_time_ms(0) >= wall_ms
-                && replica.last_id() != replica.applied_id()
+                && replica.last_index() != replica.applied_id().index
             {
-                return Ok(replica.last_id().index);
+                return Ok(replica.last_index());
             }
         }
-        let (record, head) = self.log(partition, 0, 0, &[])?;
-        self.pending.borrow_mut().push(Pending {
-            partition,
-            record: Some(record),
-            keys: KeyHashes::None,
-            outcome: Outcome::Own(None),
-            bytes: 0,
-        });
+        let head = self.propose(partition, 0, 0, &[])?;
         Ok(head.id.index)
     }
 
@@ -159,7 +217,7 @@ impl<E: Env> Inner<E> {
         bytes: &[u8],
     ) {
         add(&self.counters.gets_total, 1);
-        let (seen, at) = match self.view(partition, keyspace) {
+        let (seen, at) = match self.view(partition, keyspace, read.level) {
             Ok(view) => view,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
@@ -170,8 +228,11 @@ impl<E: Env> Inner<E> {
             let mut row_key = self.row_key.borrow_mut();
             let row_key = row_key.set(partition, keyspace, key);
             let found = self.engine.tree().get_now(row_key, at, |row, value| {
-                if self.expiring(&row) {
+                if self.expires_here(partition, &row) {
                     return Glance::Expiring;
+                }
+                if !self.proven_now(partition, read.level) {
+                    return Glance::Unproven;
                 }
                 self.reply(&origin, |out| {
                     codec::encode_value(out, origin.request_id, seen, &meta(&row), value);
@@ -186,30 +247,34 @@ impl<E: Env> Inner<E> {
         };
         match glance {
             Glance::Replied => {}
-            Glance::Absent => self.reply(&origin, |out| {
-                codec::encode_not_found(out, origin.request_id, seen);
-            }),
+            Glance::Absent if self.proven_now(partition, read.level) => {
+                self.reply(&origin, |out| {
+                    codec::encode_not_found(out, origin.request_id, seen);
+                });
+            }
             Glance::Expiring => self.defer_for_time(&origin, scope, partition, bytes),
-            Glance::NeedsDisk => self.get_from_disk(origin, scope, partition, keyspace, key, bytes),
+            Glance::Absent | Glance::Unproven | Glance::NeedsDisk => {
+                let target = (partition, keyspace, read.level);
+                self.get_in_task(origin, scope, target, key, bytes);
+            }
         }
     }
 
-    fn get_from_disk(
+    fn get_in_task(
         self: &Rc<Self>,
         origin: Origin,
         scope: Scope,
-        partition: PartitionId,
-        keyspace: KeyspaceId,
+        target: (PartitionId, KeyspaceId, ReadLevel),
         key: &[u8],
         bytes: &[u8],
     ) {
         add(&self.counters.reads_from_disk_total, 1);
         let this = Rc::clone(self);
-        let row_key = RowKeyBuf::of(partition, keyspace, key);
+        let row_key = RowKeyBuf::of(target.0, target.1, key);
         // Kept only for the rare record that expires in just this moment.
         let frame = bytes.to_vec();
         self.env.spawn(TaskClass::Foreground, async move {
-            this.finish_get(origin, scope, partition, keyspace, &row_key, &frame)
+            this.finish_get(origin, scope, target, &row_key, &frame)
                 .await;
         });
     }
@@ -218,36 +283,36 @@ impl<E: Env> Inner<E> {
         &self,
         origin: Origin,
         scope: Scope,
-        partition: PartitionId,
-        keyspace: KeyspaceId,
+        (partition, keyspace, level): (PartitionId, KeyspaceId, ReadLevel),
         row_key: &[u8],
         frame: &[u8],
     ) {
-        let (_, at) = match self.view(partition, keyspace) {
+        let (_, at) = match self.view(partition, keyspace, level) {
             Ok(view) => view,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
-        let found = self.engine.tree().get(row_key, at).await;
+        let found = match self.engine.tree().get(row_key, at).await {
+            Ok(found) => found,
+            Err(error) => return self.refuse(&origin, &Refusal::from(error)),
+        };
+        if let Err(refusal) = self.prove_reads([partition], level).await {
+            return self.refuse(&origin, &refusal);
+        }
         if self.env.now() > origin.deadline {
             return self.too_late(&origin);
         }
+        // What was read is not newer than what is applied by now.
+        let seen = self.applied(partition);
         match found {
-            Ok(Some(row)) if self.expiring(&row.meta) => {
+            Some(row) if self.expires_here(partition, &row.meta) => {
                 self.defer_for_time(&origin, scope, partition, frame);
             }
-            Ok(Some(row)) => {
-                let seen = self.applied(partition);
-                self.reply(&origin, |out| {
-                    codec::encode_value(out, origin.request_id, seen, &meta(&row.meta), &row.value);
-                });
-            }
-            Ok(None) => {
-                let seen = self.applied(partition);
-                self.reply(&origin, |out| {
-                    codec::encode_not_found(out, origin.request_id, seen);
-                });
-            }
-            Err(error) => self.refuse(&origin, &Refusal::from(error)),
+            Some(row) => self.reply(&origin, |out| {
+                codec::encode_value(out, origin.request_id, seen, &meta(&row.meta), &row.value);
+            }),
+            None => self.reply(&origin, |out| {
+                codec::encode_not_found(out, origin.request_id, seen);
+            }),
         }
     }
 
@@ -273,7 +338,8 @@ impl<E: Env> Inner<E> {
         key: &[u8],
         bytes: &[u8],
     ) {
-        let (seen, at) = match self.view(partition, keyspace) {
+        let level = read.level;
+        let (seen, at) = match self.view(partition, keyspace, level) {
             Ok(view) => view,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
@@ -297,24 +363,22 @@ impl<E: Env> Inner<E> {
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
             };
+            if let Err(refusal) = this.prove_reads([partition], level).await {
+                return this.refuse(&origin, &refusal);
+            }
+            let seen = this.applied(partition);
             match found {
                 _ if this.env.now() > origin.deadline => this.too_late(&origin),
-                Ok(Some((row, _))) if this.expiring(&row) => {
+                Ok(Some((row, _))) if this.expires_here(partition, &row) => {
                     this.defer_for_time(&origin, scope, partition, &frame);
                 }
-                Ok(Some((row, value_bytes))) => {
-                    let seen = this.applied(partition);
-                    this.reply(&origin, |out| {
-                        let meta = meta(&row);
-                        codec::encode_stat(out, origin.request_id, seen, &meta, value_bytes);
-                    });
-                }
-                Ok(None) => {
-                    let seen = this.applied(partition);
-                    this.reply(&origin, |out| {
-                        codec::encode_not_found(out, origin.request_id, seen);
-                    });
-                }
+                Ok(Some((row, value_bytes))) => this.reply(&origin, |out| {
+                    let meta = meta(&row);
+                    codec::encode_stat(out, origin.request_id, seen, &meta, value_bytes);
+                }),
+                Ok(None) => this.reply(&origin, |out| {
+                    codec::encode_not_found(out, origin.request_id, seen);
+                }),
                 Err(error) => this.refuse(&origin, &Refusal::from(error)),
             }
         });
@@ -372,7 +436,7 @@ impl<E: Env> Inner<E> {
             if self.config.map.core_of(partition) != self.config.core {
                 continue;
             }
-            let (token, at) = match self.view(partition, keyspace) {
+            let (token, at) = match self.view(partition, keyspace, read.level) {
                 Ok(view) => view,
                 Err(refusal) => return self.refuse(&origin, &refusal),
             };
@@ -385,9 +449,9 @@ impl<E: Env> Inner<E> {
             wanted.push((partition, RowKeyBuf::of(partition, keyspace, key), at));
         }
         let this = Rc::clone(self);
-        let frame = bytes.to_vec();
+        let (frame, level) = (bytes.to_vec(), read.level);
         self.env.spawn(TaskClass::Foreground, async move {
-            this.finish_multi_get(origin, scope, &wanted, &seen, &frame)
+            this.finish_multi_get(origin, scope, (&wanted, level), &seen, &frame)
                 .await;
         });
     }
@@ -396,7 +460,7 @@ impl<E: Env> Inner<E> {
         &self,
         origin: Origin,
         scope: Scope,
-        wanted: &[(PartitionId, RowKeyBuf, ReadAt)],
+        (wanted, level): (&[(PartitionId, RowKeyBuf, ReadAt)], ReadLevel),
         seen: &[Token],
         frame: &[u8],
     ) {
@@ -406,12 +470,16 @@ impl<E: Env> Inner<E> {
             Ok(rows) => rows,
             Err(error) => return self.refuse(&origin, &Refusal::from(error)),
         };
+        let partitions = seen.iter().map(|token| token.partition);
+        if let Err(refusal) = self.prove_reads(partitions, level).await {
+            return self.refuse(&origin, &refusal);
+        }
         if self.env.now() > origin.deadline {
             return self.too_late(&origin);
         }
         let expiring = rows.iter().zip(wanted).find_map(|(row, (partition, ..))| {
             row.as_ref()
-                .is_some_and(|row| self.expiring(&row.meta))
+                .is_some_and(|row| self.expires_here(*partition, &row.meta))
                 .then_some(*partition)
         });
         if let Some(partition) = expiring {
@@ -432,7 +500,8 @@ impl<E: Env> Inner<E> {
                     None => values.push_absent(out),
                 }
             }
-            values.finish(out, seen.iter().copied());
+            let seen = seen.iter().map(|token| self.applied(token.partition));
+            values.finish(out, seen);
         });
     }
 

@@ -159,7 +159,7 @@ impl<E: Env> Inner<E> {
         let mut tokens = Vec::with_capacity(partitions.len());
         let mut cursors = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            let (seen, at) = match self.view(partition, scan.keyspace) {
+            let (seen, at) = match self.view(partition, scan.keyspace, scan.read.level) {
                 Ok(view) => view,
                 Err(refusal) => return self.refuse(&origin, &refusal),
             };
@@ -176,12 +176,18 @@ impl<E: Env> Inner<E> {
             }
         }
         let this = Rc::clone(self);
-        let frame = bytes.to_vec();
+        let (frame, level) = (bytes.to_vec(), scan.read.level);
         self.env.spawn(TaskClass::Foreground, async move {
+            let read: Vec<PartitionId> = tokens.iter().map(|token| token.partition).collect();
             let mut built = Vec::new();
             let made = this
                 .build_page(&origin, &page, &mut cursors, tokens, &mut built)
                 .await;
+            if made.is_ok()
+                && let Err(refusal) = this.prove_reads(read, level).await
+            {
+                return this.refuse(&origin, &refusal);
+            }
             match made {
                 Ok(()) => this.reply(&origin, |out| out.append(&mut built)),
                 Err(Stop::Refused(refusal)) => this.refuse(&origin, &refusal),
@@ -214,7 +220,7 @@ impl<E: Env> Inner<E> {
             let Some((row_key, row, value)) = cursor.current() else {
                 break false;
             };
-            if self.expiring(&row) {
+            if self.expires_here(*partition, &row) {
                 return Err(Stop::Expiring(*partition));
             }
             let key = split_row_key(row_key).map_or(row_key, |parts| parts.key);

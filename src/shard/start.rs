@@ -1,17 +1,17 @@
 //! A shard's start: every partition is opened for serving, and keyspaces are made known.
 
+use std::time::Duration;
+
 use ringbolt_engine::env::Env;
 use ringbolt_engine::log::{HardState, RecoveredReplica};
 
 use super::Shard;
 use super::keyspaces::HOME;
-use super::pending::{KeyHashes, Outcome, Pending};
 use super::reply::Refusal;
-use super::signal::Signal;
-use crate::replica::{Replica, Vote};
+use crate::replica::{Replica, ReplicaError, Start, replica_id};
 
-/// The replica id of a partition's first replica.
-const FIRST_REPLICA: u64 = 1;
+/// How often a start looks whether its partitions serve.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A shard could not begin to serve.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -24,65 +24,62 @@ impl From<Refusal> for ShardStartError {
     }
 }
 
+impl From<ReplicaError> for ShardStartError {
+    fn from(error: ReplicaError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl<E: Env> Shard<E> {
-    /// Opens every partition this core owns: each stands for election, logs its vote and the empty
-    /// entry of its term, and serves once that is committed. The loop must be turning already.
+    /// Opens the replica of every partition this core owns. One that is alone stands for election
+    /// at once; the start waits until it serves. The loop must be turning already.
     ///
     /// # Errors
-    /// If the log takes no records.
+    /// If the log takes no records, or its replicas cannot be understood.
     pub async fn start(&self, recovered: Vec<RecoveredReplica>) -> Result<(), ShardStartError> {
         let inner = &self.0;
         inner.read_clock();
-        let mut openings = Vec::new();
+        let seed = inner.env.random();
+        let mut alone = Vec::new();
         for partition in inner.config.map.owned_by(inner.config.core) {
-            let found = recovered.iter().find(|r| r.partition == partition);
-            let mut replica = match found {
-                Some(found) => Replica::recover(
-                    partition,
-                    found.hard.replica_id.max(FIRST_REPLICA),
-                    Vote {
-                        term: found.hard.term,
-                        vote: found.hard.vote,
-                        commit: found.hard.commit,
-                    },
-                    found.last,
-                    found.last,
-                    found.time_ms,
-                ),
-                None => Replica::recover(
-                    partition,
-                    FIRST_REPLICA,
-                    Vote::default(),
-                    Default::default(),
-                    Default::default(),
-                    0,
-                ),
-            };
-            let vote = replica.campaign();
-            let hard = HardState {
-                replica_id: replica.id(),
-                term: vote.term,
-                vote: vote.vote,
-                commit: vote.commit,
-            };
-            inner
-                .engine
-                .append_hard_state(partition, hard)
-                .map_err(|error| ShardStartError(error.to_string()))?;
-            inner.replicas.borrow_mut()[usize::from(partition)] = Some(replica);
-            let (record, _) = inner.log(partition, 0, 0, &[])?;
-            let opened = Signal::new();
-            inner.pending.borrow_mut().push(Pending {
+            let id = replica_id(1, 1);
+            let start = Start {
                 partition,
-                record: Some(record),
-                keys: KeyHashes::None,
-                outcome: Outcome::Own(Some(opened.clone())),
-                bytes: 0,
-            });
-            openings.push(opened);
+                id,
+                voters: vec![id],
+                seed,
+                preferred: None,
+            };
+            let found = recovered.iter().find(|r| r.partition == partition);
+            let applied = inner.engine.tree().applied(partition);
+            let mut replica = Replica::new(&start, found, applied.time_ms)?;
+            if found.is_none_or(|found| found.hard.replica_id == 0) {
+                let hard = HardState {
+                    replica_id: replica.id(),
+                    ..HardState::default()
+                };
+                inner
+                    .engine
+                    .append_hard_state(partition, hard)
+                    .map_err(|error| ShardStartError(error.to_string()))?;
+            }
+            if replica.is_alone() {
+                replica.campaign();
+                alone.push(partition);
+            }
+            inner.replicas.borrow_mut()[usize::from(partition)] = Some(replica);
+            inner.to_drive(partition);
         }
-        for opened in openings {
-            opened.wait().await;
+        while !alone.is_empty() {
+            if let Some(failure) = self.failure() {
+                return Err(ShardStartError(failure.to_string()));
+            }
+            let serves = |partition: &u16| {
+                let serving = inner.with_replica(*partition, |replica| replica.serves());
+                serving == Some(true)
+            };
+            alone.retain(|partition| !serves(partition));
+            inner.env.sleep(LOOK_EVERY).await;
         }
         inner.watch_space();
         if inner.config.map.core_of(HOME) == inner.config.core {

@@ -7,6 +7,7 @@ use ringbolt_engine::env::Env;
 
 use super::counters::add;
 use super::mail::SessionKey;
+use super::pending::PendingQueue;
 use super::sessions::{Session, Stage};
 use super::{Inner, Port, Shard, TurnClock};
 
@@ -26,6 +27,7 @@ impl<E: Env> Shard<E> {
     /// nothing arrives.
     pub fn end_turn(&self, port: &mut impl Port) -> Option<Duration> {
         let inner = &self.0;
+        let tick = inner.tick_replicas();
         inner.take_durable();
         inner.take_up_ready();
         let now = inner.clock.get().now;
@@ -38,7 +40,14 @@ impl<E: Env> Shard<E> {
             inner.sweep();
         }
         let due = inner.release_held();
-        inner.serve_dirty(port);
+        // Input that waited is taken up as connections are served, and may be proposals again.
+        loop {
+            inner.drive_replicas();
+            inner.serve_dirty(port);
+            if inner.driving.borrow().is_empty() {
+                break;
+            }
+        }
         inner.engine.submit();
         for leaving in inner.leaving.take() {
             port.hand_over(leaving.handle, leaving.core, leaving.input);
@@ -49,7 +58,7 @@ impl<E: Env> Shard<E> {
         if inner.post_parcels(port) {
             return Some(now);
         }
-        due
+        Some(due.map_or(tick, |due| due.min(tick)))
     }
 
     /// A send is done; its buffer comes back.
@@ -83,7 +92,9 @@ impl<E: Env> Shard<E> {
 
     /// Whether nothing is under way any more.
     pub fn is_idle(&self) -> bool {
-        self.0.sessions.borrow().len() == 0 && self.0.pending.borrow().is_empty()
+        let inner = &self.0;
+        inner.sessions.borrow().len() == 0
+            && inner.pending.borrow().iter().all(PendingQueue::is_empty)
     }
 }
 

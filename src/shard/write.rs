@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use ringbolt_engine::entry::{Effect, EntryHead, KeyspaceId, PartitionId};
 use ringbolt_engine::env::{Env, TaskClass};
-use ringbolt_engine::log::{AppendError, RecordRef};
+use ringbolt_engine::log::{AppendError, decode_payload_trusted, encode_payload};
 use ringbolt_engine::row::{ReadAt, RowKeyBuf};
 use ringbolt_engine::tree::Lookup;
 use ringbolt_wire::message::{
@@ -27,9 +27,13 @@ use super::Inner;
 use super::mail::Origin;
 use super::pending::{KeyHashes, Outcome, Pending};
 use super::reply::Refusal;
+use crate::replica::{Replica, node_of};
 
 /// How often a decision may find its key's state pushed out of the cache again before it gives up.
 const DECISION_ATTEMPTS: usize = 16;
+
+/// How long a client waits before it asks again who leads, in milliseconds.
+const LEADER_RETRY_MS: u32 = 25;
 
 /// How long a client waits while the tree takes no writes, in milliseconds.
 const STOP_RETRY_MS: u32 = 50;
@@ -135,31 +139,39 @@ impl<E: Env> Inner<E> {
         Err(Refusal::new(ErrorCode::NoSuchKeyspace, 0, message))
     }
 
-    /// Logs an entry: numbers it and encodes it into the open group.
-    pub(super) fn log(
+    /// Proposes an entry: numbers it and encodes it, once for log, peers and tree.
+    pub(super) fn propose(
         &self,
         partition: PartitionId,
         client: u64,
         sequence: u64,
         effects: &[Effect<'_>],
-    ) -> Result<(RecordRef, EntryHead), Refusal> {
+    ) -> Result<EntryHead, Refusal> {
         let mut replicas = self.replicas.borrow_mut();
-        let Some(Some(replica)) = replicas.get_mut(usize::from(partition)) else {
-            return Err(Refusal::retry(
-                ErrorCode::Unavailable,
-                50,
-                format!("partition {partition} is not here"),
-            ));
+        let replica = match replicas.get_mut(usize::from(partition)) {
+            Some(Some(replica)) if replica.serves() => replica,
+            other => return Err(not_leader(partition, other.and_then(|r| r.as_ref()))),
         };
-        let before = replica.last_id();
-        let head = replica.propose(client, sequence, self.clock.get().wall_ms);
-        match self.engine.append(&head, effects) {
-            Ok(record) => Ok((record, head)),
-            Err(error) => {
-                replica.retract(&head, before);
-                Err(refusal_of(error))
-            }
+        let head = replica.next_head(client, sequence, self.clock.get().wall_ms);
+        let Some(payload) = encode_payload(&head, effects) else {
+            return Err(refusal_of(AppendError::TooLarge));
+        };
+        if self.is_blocked(partition) {
+            return Err(refusal_of(AppendError::Full));
         }
+        let room = self.engine.log().has_room(payload.len());
+        room.map_err(refusal_of)?;
+        replica.propose(&head, payload);
+        self.to_drive(partition);
+        Ok(head)
+    }
+
+    /// Queues what is to be answered once a proposal is committed.
+    pub(super) fn await_commit(&self, partition: PartitionId, pending: Pending) {
+        if pending.ack == Ack::Leader {
+            self.leader_acks.set(self.leader_acks.get() + 1);
+        }
+        self.pending.borrow_mut()[usize::from(partition)].push(pending);
     }
 
     /// One write.
@@ -173,8 +185,8 @@ impl<E: Env> Inner<E> {
         bytes: &[u8],
     ) {
         let checked = self
-            .view(partition, keyspace)
-            .and_then(|_| self.check_options(options))
+            .check_leads(partition, keyspace)
+            .and_then(|()| self.check_options(partition, options))
             .and_then(|()| self.check_op(op));
         if let Err(refusal) = checked {
             return self.refuse(&origin, &refusal);
@@ -187,9 +199,9 @@ impl<E: Env> Inner<E> {
             }
         };
         let effect = decided.effect(keyspace, &arena);
-        let logged = self.log(partition, options.client, options.sequence, &[effect]);
-        let record = match logged {
-            Ok((record, _)) => record,
+        let proposed = self.propose(partition, options.client, options.sequence, &[effect]);
+        let head = match proposed {
+            Ok(head) => head,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
         let outcome = match decided.counter() {
@@ -199,13 +211,14 @@ impl<E: Env> Inner<E> {
                 existed: decided.existed(),
             },
         };
-        self.pending.borrow_mut().push(Pending {
-            partition,
-            record: Some(record),
+        let pending = Pending {
+            id: head.id,
             keys: KeyHashes::One(self.hash(keyspace, op.key())),
             outcome,
+            ack: ack_of(options, std::slice::from_ref(&decided)),
             bytes: origin.cost,
-        });
+        };
+        self.await_commit(partition, pending);
     }
 
     /// The one partition of a batch's keys.
@@ -236,8 +249,8 @@ impl<E: Env> Inner<E> {
         bytes: &[u8],
     ) {
         let checked = self
-            .view(partition, keyspace)
-            .and_then(|_| self.check_options(options))
+            .check_leads(partition, keyspace)
+            .and_then(|()| self.check_options(partition, options))
             .and_then(|()| self.check_batch(ops));
         if let Err(refusal) = checked {
             return self.refuse(&origin, &refusal);
@@ -257,9 +270,9 @@ impl<E: Env> Inner<E> {
             .iter()
             .map(|one| one.effect(keyspace, &arena))
             .collect();
-        let logged = self.log(partition, options.client, options.sequence, &effects);
-        let record = match logged {
-            Ok((record, _)) => record,
+        let proposed = self.propose(partition, options.client, options.sequence, &effects);
+        let head = match proposed {
+            Ok(head) => head,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
         let keys = decided
@@ -267,13 +280,14 @@ impl<E: Env> Inner<E> {
             .map(|one| self.hash(keyspace, one.key()))
             .collect();
         let counters = decided.iter().map(Decided::counter).collect();
-        self.pending.borrow_mut().push(Pending {
-            partition,
-            record: Some(record),
+        let pending = Pending {
+            id: head.id,
             keys: KeyHashes::Many(keys),
             outcome: Outcome::Batch { origin, counters },
+            ack: ack_of(options, &decided),
             bytes: origin.cost,
-        });
+        };
+        self.await_commit(partition, pending);
     }
 
     /// Decides one write against the state of its key.
@@ -392,8 +406,16 @@ impl<E: Env> Inner<E> {
     ) -> Result<State, Verdict> {
         let hash = self.hash(keyspace, key);
         let pending = self.pending.borrow();
-        for record in pending.touching(partition, hash) {
-            let found = self.engine.with_pending(record, |head, effects| {
+        let replicas = self.replicas.borrow();
+        let replica = replicas
+            .get(usize::from(partition))
+            .and_then(Option::as_ref);
+        for id in pending[usize::from(partition)].touching(hash) {
+            let payload = replica.and_then(|replica| replica.payload(id.index));
+            let entry = payload
+                .as_deref()
+                .and_then(|payload| decode_payload_trusted(partition, id, payload));
+            let found = entry.map(|(head, effects)| {
                 let mut found = None;
                 for effect in effects {
                     match effect {
@@ -430,7 +452,7 @@ impl<E: Env> Inner<E> {
                 });
             }
         }
-        drop(pending);
+        drop((pending, replicas));
         let mut row_key = self.row_key.borrow_mut();
         let row_key = row_key.set(partition, keyspace, key);
         let at = ReadAt::newest(time_ms);
@@ -487,14 +509,16 @@ impl<E: Env> Inner<E> {
                 pending,
             ),
         };
-        if pending {
-            self.pending.borrow_mut().push(Pending {
-                partition,
-                record: None,
+        let behind = self.pending.borrow()[usize::from(partition)].last();
+        if pending && let Some(id) = behind {
+            let rider = Pending {
+                id,
                 keys: KeyHashes::None,
                 outcome,
+                ack: Ack::Quorum,
                 bytes: 0,
-            });
+            };
+            self.await_commit(partition, rider);
         } else {
             let seen = self.applied(partition);
             self.settle(outcome, seen);
@@ -589,9 +613,9 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// What this node can give: it has one replica of each partition, and does not remember which
-    /// writes of a client were done, so that a repeat must not be done at all.
-    fn check_options(&self, options: &WriteOptions) -> Result<(), Refusal> {
+    /// Whether the group has as many replicas as acknowledgements are asked for, and the write is
+    /// not a repeat of one that may have been done.
+    fn check_options(&self, partition: PartitionId, options: &WriteOptions) -> Result<(), Refusal> {
         if options.retry {
             return Err(Refusal::new(
                 ErrorCode::InDoubt,
@@ -599,13 +623,34 @@ impl<E: Env> Inner<E> {
                 "it is not known whether this write was done before: read the key to find out",
             ));
         }
-        match options.ack {
-            Ack::Count(count) if count > 1 => Err(Refusal::new(
-                ErrorCode::BadRequest,
-                1,
-                format!("{count} acknowledgements are asked for; this partition has 1 replica"),
-            )),
-            _ => Ok(()),
+        let Ack::Count(count) = options.ack else {
+            return Ok(());
+        };
+        let replicas = self.replicas.borrow();
+        let voters = match replicas.get(usize::from(partition)) {
+            Some(Some(replica)) => replica.membership().conf.voters.len(),
+            _ => 0,
+        };
+        if usize::from(count) <= voters {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            ErrorCode::BadRequest,
+            voters as u64,
+            format!("{count} acknowledgements are asked for; this partition has {voters} replicas"),
+        ))
+    }
+
+    /// Whether this replica may decide writes, and the keyspace exists.
+    pub(super) fn check_leads(
+        &self,
+        partition: PartitionId,
+        keyspace: KeyspaceId,
+    ) -> Result<(), Refusal> {
+        self.check_keyspace(keyspace)?;
+        match self.replicas.borrow().get(usize::from(partition)) {
+            Some(Some(replica)) if replica.serves() => Ok(()),
+            other => Err(not_leader(partition, other.and_then(Option::as_ref))),
         }
     }
 
@@ -657,6 +702,35 @@ impl<E: Env> Inner<E> {
             ));
         }
         Ok(())
+    }
+}
+
+/// Where a write that this replica may not decide should go.
+pub(super) fn not_leader(partition: PartitionId, replica: Option<&Replica>) -> Refusal {
+    match replica {
+        Some(replica) if replica.leader() != 0 && !replica.leads() => Refusal {
+            detail: u64::from(node_of(replica.leader())),
+            ..Refusal::retry(
+                ErrorCode::NotLeader,
+                LEADER_RETRY_MS,
+                format!("partition {partition} is led by another node: `detail` is its number"),
+            )
+        },
+        _ => Refusal::retry(
+            ErrorCode::Unavailable,
+            LEADER_RETRY_MS,
+            format!("partition {partition} has no leader that serves yet: try again"),
+        ),
+    }
+}
+
+/// When to acknowledge. What rests on the state of a key is at least a quorum's: the leader alone
+/// may be wrong about it.
+fn ack_of(options: &WriteOptions, decided: &[Decided<'_>]) -> Ack {
+    let rests_on_state = decided.iter().any(|one| one.existed().is_some());
+    match options.ack {
+        Ack::Leader if rests_on_state => Ack::Quorum,
+        ack => ack,
     }
 }
 

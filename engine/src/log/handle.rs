@@ -175,6 +175,25 @@ impl<E: Env> Log<E> {
         )
     }
 
+    /// Whether an entry with a payload of `bytes` would be taken now: so that it can be refused
+    /// before it is proposed.
+    ///
+    /// # Errors
+    ///
+    /// What appending it would say.
+    #[inline]
+    pub fn has_room(&self, bytes: usize) -> Result<(), AppendError> {
+        if bytes >= record::RECORD_BYTES_MAX - record::RECORD_HEADER_BYTES {
+            return Err(AppendError::TooLarge);
+        }
+        let room = self
+            .inner
+            .state
+            .borrow_mut()
+            .make_room(record::RECORD_HEADER_BYTES + bytes);
+        room.map_err(|error| self.grow(error))
+    }
+
     /// Appends an entry whose payload is at hand ([`record::encode_payload`], or checked by
     /// [`record::decode_payload`]). It is durable when its group is taken.
     ///

@@ -174,17 +174,7 @@ impl<F> State<F> {
     /// Makes room for a record of `bytes` in the open group.
     #[inline]
     pub(super) fn reserve(&mut self, bytes: usize) -> Result<Reserved, AppendError> {
-        if self.failed.is_some() || self.closing {
-            return Err(AppendError::Failed);
-        }
-        let fits = self
-            .groups
-            .back()
-            .is_some_and(|group| group.stage == Stage::Open && group.end + bytes <= group.limit);
-        if !fits {
-            self.close_open();
-            self.open(bytes)?;
-        }
+        self.make_room(bytes)?;
         let group = self.sequence_after_last() - 1;
         let Some(open) = self.groups.back_mut() else {
             return Err(AppendError::Failed);
@@ -202,6 +192,23 @@ impl<F> State<F> {
                 offset: (open.offset + at as u64) as u32,
             },
         })
+    }
+
+    /// Sees to it that a record of `bytes` would be taken now.
+    #[inline]
+    pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), AppendError> {
+        if self.failed.is_some() || self.closing {
+            return Err(AppendError::Failed);
+        }
+        let fits = self
+            .groups
+            .back()
+            .is_some_and(|group| group.stage == Stage::Open && group.end + bytes <= group.limit);
+        if !fits {
+            self.close_open();
+            self.open(bytes)?;
+        }
+        Ok(())
     }
 
     /// The bytes of the record just reserved.

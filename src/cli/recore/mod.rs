@@ -175,7 +175,10 @@ fn recore(dir: &mut DataDir, settings: &Settings) -> Result<Moved, Failure> {
 
 /// How engines are opened: with the memory that each core of this layout has.
 fn options(settings: &Settings, cores: u16) -> EngineOptions {
-    let mut options = EngineOptions::default();
+    let mut options = EngineOptions {
+        commits_alone: crate::replica::commits_alone,
+        ..EngineOptions::default()
+    };
     options.tree.memory_bytes = settings.memory / u64::from(cores.max(1)) / 2;
     options.log.segment_bytes = settings.log.segment_bytes;
     // It is filled for the server's first start, which can do that itself.

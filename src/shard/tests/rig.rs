@@ -92,7 +92,7 @@ fn options() -> EngineOptions {
             memtable_bytes: 64 << 10,
             ..TreeOptions::tiny()
         },
-        ..EngineOptions::default()
+        commits_alone: crate::replica::commits_alone,
     }
 }
 

@@ -1,0 +1,227 @@
+//! Who belongs to a partition's group: replica ids, what a log remembers of the membership, and
+//! what a change of it carries.
+//!
+//! A replica's id names its node: `node << 32 | generation`. A replica that lost its data comes
+//! back under a higher generation, so an id never speaks twice.
+//!
+//! ```text
+//! membership: version 1 (1), flags (1): 1 leave the joint state by itself, index (8) of the entry
+//!             that made it, then four lists: voters, learners, outgoing voters, next learners;
+//!             each a count (1) and that many ids (8 each)
+//! change:     version 1 (1), steps (1), then for each its kind (1) and the replica (8);
+//!             no steps: leave the joint state
+//! ```
+
+use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
+use raft::prelude::ConfState;
+
+const VERSION: u8 = 1;
+const AUTO_LEAVE: u8 = 1;
+/// Replicas that any list of a membership may have.
+const MEMBERS_MAX: usize = 32;
+
+/// A node's number in its cluster, from 1. It is never reused.
+pub type NodeId = u32;
+
+/// The id of a node's replica of this generation (from 1).
+#[must_use]
+pub fn replica_id(node: NodeId, generation: u32) -> u64 {
+    u64::from(node) << 32 | u64::from(generation)
+}
+
+/// The node whose replica this is.
+#[must_use]
+pub fn node_of(replica: u64) -> NodeId {
+    (replica >> 32) as u32
+}
+
+/// A group's members as of one entry.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Membership {
+    /// The entry that made it; 0 for the first.
+    pub index: u64,
+    /// Its members.
+    pub conf: ConfState,
+}
+
+impl Membership {
+    /// A group's first members.
+    #[must_use]
+    pub fn of_voters(voters: &[u64]) -> Self {
+        let mut conf = ConfState::default();
+        conf.set_voters(voters.to_vec());
+        Self { index: 0, conf }
+    }
+
+    /// As the log keeps it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let flags = if self.conf.auto_leave { AUTO_LEAVE } else { 0 };
+        let mut out = vec![VERSION, flags];
+        out.extend_from_slice(&self.index.to_le_bytes());
+        for list in lists(&self.conf) {
+            out.push(list.len() as u8);
+            for id in list {
+                out.extend_from_slice(&id.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// The reverse of [`Membership::encode`]; `None` if it is none of this version.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&[version, flags], rest) = bytes.split_first_chunk::<2>()?;
+        let (index, mut rest) = rest.split_first_chunk::<8>()?;
+        if version != VERSION || flags & !AUTO_LEAVE != 0 {
+            return None;
+        }
+        let mut conf = ConfState {
+            auto_leave: flags & AUTO_LEAVE != 0,
+            ..ConfState::default()
+        };
+        conf.set_voters(take_list(&mut rest)?);
+        conf.set_learners(take_list(&mut rest)?);
+        conf.set_voters_outgoing(take_list(&mut rest)?);
+        conf.set_learners_next(take_list(&mut rest)?);
+        let index = u64::from_le_bytes(*index);
+        (rest.is_empty() && !conf.voters.is_empty()).then_some(Self { index, conf })
+    }
+
+    /// Whether `replica` is the only one that votes.
+    #[must_use]
+    pub fn is_alone(&self, replica: u64) -> bool {
+        self.conf.voters == [replica] && self.conf.voters_outgoing.is_empty()
+    }
+
+    /// Every member, voter or learner, once.
+    #[must_use]
+    pub fn members(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = lists(&self.conf).into_iter().flatten().copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// Whether a log's membership has one voter only; an empty one was never written, and belongs to a
+/// group that began with one voter.
+#[must_use]
+pub fn commits_alone(bytes: &[u8]) -> bool {
+    bytes.is_empty()
+        || Membership::decode(bytes).is_some_and(|membership| {
+            membership.conf.voters.len() == 1 && membership.conf.voters_outgoing.is_empty()
+        })
+}
+
+fn lists(conf: &ConfState) -> [&[u64]; 4] {
+    [
+        &conf.voters,
+        &conf.learners,
+        &conf.voters_outgoing,
+        &conf.learners_next,
+    ]
+}
+
+fn take_list(bytes: &mut &[u8]) -> Option<Vec<u64>> {
+    let (&count, rest) = bytes.split_first()?;
+    if usize::from(count) > MEMBERS_MAX {
+        return None;
+    }
+    let (ids, rest) = rest.split_at_checked(usize::from(count) * 8)?;
+    *bytes = rest;
+    Some(
+        ids.as_chunks::<8>()
+            .0
+            .iter()
+            .map(|id| u64::from_le_bytes(*id))
+            .collect(),
+    )
+}
+
+/// One step of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The replica votes from now on.
+    AddVoter(u64),
+    /// The replica is sent the log and has no vote.
+    AddLearner(u64),
+    /// The replica is no member any more.
+    Remove(u64),
+}
+
+/// A change of a group's membership. Several steps are taken together, through a joint state.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Change {
+    /// Its steps; none: leave the joint state.
+    pub steps: Vec<Step>,
+}
+
+impl Change {
+    /// As an entry carries it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION, self.steps.len() as u8];
+        for step in &self.steps {
+            let (kind, id) = match step {
+                Step::AddVoter(id) => (1, id),
+                Step::AddLearner(id) => (2, id),
+                Step::Remove(id) => (3, id),
+            };
+            out.push(kind);
+            out.extend_from_slice(&id.to_le_bytes());
+        }
+        out
+    }
+
+    /// The reverse of [`Change::encode`]; `None` if it is none of this version.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&[version, count], rest) = bytes.split_first_chunk::<2>()?;
+        let (steps, left) = rest.as_chunks::<9>();
+        if version != VERSION
+            || steps.len() != usize::from(count)
+            || steps.len() > MEMBERS_MAX
+            || !left.is_empty()
+        {
+            return None;
+        }
+        let steps = steps
+            .iter()
+            .map(|[kind, id @ ..]| {
+                let id = u64::from_le_bytes(*id);
+                match kind {
+                    1 => Some(Step::AddVoter(id)),
+                    2 => Some(Step::AddLearner(id)),
+                    3 => Some(Step::Remove(id)),
+                    _ => None,
+                }
+            })
+            .collect::<Option<Vec<_>>>()?;
+        Some(Self { steps })
+    }
+
+    /// As the `raft` crate wants it.
+    #[must_use]
+    pub(super) fn to_raft(&self) -> ConfChangeV2 {
+        let mut change = ConfChangeV2::default();
+        change.set_transition(ConfChangeTransition::Auto);
+        let steps: Vec<ConfChangeSingle> = self
+            .steps
+            .iter()
+            .map(|step| {
+                let mut single = ConfChangeSingle::default();
+                let (kind, id) = match *step {
+                    Step::AddVoter(id) => (ConfChangeType::AddNode, id),
+                    Step::AddLearner(id) => (ConfChangeType::AddLearnerNode, id),
+                    Step::Remove(id) => (ConfChangeType::RemoveNode, id),
+                };
+                single.set_change_type(kind);
+                single.node_id = id;
+                single
+            })
+            .collect();
+        change.set_changes(steps.into());
+        change
+    }
+}

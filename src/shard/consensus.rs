@@ -1,0 +1,429 @@
+//! A core's replicas at work: what they ask for is logged, sent and applied, in one place.
+//!
+//! A replica with something to do is put on a list ([`Inner::to_drive`]); at the turn's end each
+//! one's work is taken and carried out. Entries of all partitions go into the same group of the
+//! log; the work waits in one queue, in log order, until that group is durable. Then the replica is
+//! told, its followers' answers go out, and what became committed by it is applied.
+//!
+//! A log that is full takes the rest of a replica's work later, in order; meanwhile that replica is
+//! given nothing more to do, and a leader refuses writes.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use raft::eraftpb::Entry;
+use ringbolt_engine::entry::{Effect, LogId, PartitionId};
+use ringbolt_engine::env::Env;
+use ringbolt_engine::log::{AppendError, HardState, RecordRef, decode_payload_trusted};
+
+use super::Inner;
+use super::counters::add;
+use super::signal::Signal;
+use crate::replica::{Outgoing, Replica, TICK, Vote, Work, payload_of};
+
+/// Work that waits until the log has made it durable.
+pub(super) struct Awaiting {
+    /// The group it is in.
+    group: u64,
+    partition: PartitionId,
+    number: u64,
+    messages: Vec<Outgoing>,
+}
+
+/// Work that the log had no room for.
+pub(super) struct Unlogged {
+    partition: PartitionId,
+    number: u64,
+    vote: Option<Vote>,
+    append: Option<std::ops::RangeInclusive<u64>>,
+    membership: Option<Vec<u8>>,
+    messages: Vec<Outgoing>,
+}
+
+/// Reads that wait for a quorum to say that this replica still leads.
+#[derive(Default)]
+pub(super) struct Rounds {
+    /// The round under way and who waits for it.
+    current: Option<(u64, Vec<Signal<bool>>)>,
+    /// Who came after it was begun.
+    next: Vec<Signal<bool>>,
+}
+
+impl<E: Env> Inner<E> {
+    /// Has a replica's work taken at the turn's end.
+    pub(super) fn to_drive(&self, partition: PartitionId) {
+        let flag = &self.driving_flags[usize::from(partition)];
+        if !flag.replace(true) {
+            self.driving.borrow_mut().push(partition);
+        }
+    }
+
+    /// Whether a replica's work waits for room in the log.
+    pub(super) fn is_blocked(&self, partition: PartitionId) -> bool {
+        let unlogged = self.unlogged.borrow();
+        !unlogged.is_empty() && unlogged.iter().any(|work| work.partition == partition)
+    }
+
+    pub(super) fn with_replica<R>(
+        &self,
+        partition: PartitionId,
+        f: impl FnOnce(&mut Replica) -> R,
+    ) -> Option<R> {
+        let mut replicas = self.replicas.borrow_mut();
+        replicas
+            .get_mut(usize::from(partition))
+            .and_then(Option::as_mut)
+            .map(f)
+    }
+
+    /// Ticks every replica, if it is time. Returns when the next tick is due.
+    pub(super) fn tick_replicas(&self) -> Duration {
+        let now = self.clock.get().now;
+        if now >= self.next_tick.get() {
+            // After a pause there is one tick, not many: a follower's promise is counted in them.
+            self.next_tick.set(now + TICK);
+            let partitions = self.replicas.borrow().len();
+            for partition in 0..partitions as PartitionId {
+                if self.with_replica(partition, Replica::tick).is_some() {
+                    self.to_drive(partition);
+                }
+            }
+        }
+        self.next_tick.get()
+    }
+
+    /// Carries out all the work there is.
+    pub(super) fn drive_replicas(self: &Rc<Self>) {
+        self.log_the_rest();
+        loop {
+            let next = self.driving.borrow_mut().pop();
+            let Some(partition) = next else {
+                break;
+            };
+            self.driving_flags[usize::from(partition)].set(false);
+            self.drive(partition);
+        }
+    }
+
+    fn drive(self: &Rc<Self>, partition: PartitionId) {
+        let now = self.clock.get().now;
+        while !self.is_blocked(partition) {
+            let work = self.with_replica(partition, |replica| replica.take_work(now));
+            let Some(Some(work)) = work else {
+                break;
+            };
+            self.carry_out(partition, work);
+        }
+        self.acknowledge_spread(partition);
+    }
+
+    fn carry_out(self: &Rc<Self>, partition: PartitionId, work: Work) {
+        for outgoing in work.messages {
+            self.send_raft(partition, outgoing);
+        }
+        if work.role_changed {
+            self.role_changed(partition);
+        }
+        let rest = Unlogged {
+            partition,
+            number: work.number,
+            vote: work.vote,
+            append: work.append,
+            membership: None,
+            messages: work.messages_later,
+        };
+        if let Some(rest) = self.log_work(rest) {
+            self.unlogged.borrow_mut().push_back(rest);
+        }
+        self.apply_committed(partition, &work.committed);
+        for (round, _) in work.reads {
+            self.round_answered(partition, round);
+        }
+    }
+
+    /// Logs a replica's work as far as the log has room; gives back the rest.
+    fn log_work(&self, mut work: Unlogged) -> Option<Unlogged> {
+        let partition = work.partition;
+        let mut last: Option<RecordRef> = None;
+        let mut replicas = self.replicas.borrow_mut();
+        let replica = replicas.get_mut(usize::from(partition))?.as_mut()?;
+        if let Some(vote) = work.vote {
+            let hard = HardState {
+                replica_id: replica.id(),
+                term: vote.term,
+                vote: vote.vote,
+                commit: vote.commit,
+            };
+            match self.engine.append_hard_state(partition, hard) {
+                Ok(record) => last = Some(record),
+                Err(error) => return self.not_logged(error, work),
+            }
+            work.vote = None;
+        }
+        if let Some(membership) = &work.membership {
+            match self.engine.log().append_membership(partition, membership) {
+                Ok(record) => last = Some(record),
+                Err(error) => return self.not_logged(error, work),
+            }
+            work.membership = None;
+        }
+        if let Some(append) = work.append.take() {
+            for index in append.clone() {
+                let Some((id, payload)) = replica.entry(index) else {
+                    continue;
+                };
+                let time_ms = decode_payload_trusted(partition, id, &payload)
+                    .map_or(0, |(head, _)| head.time_ms);
+                match self.engine.append_payload(partition, id, time_ms, &payload) {
+                    Ok(record) => last = Some(record),
+                    Err(error) => {
+                        work.append = Some(index..=*append.end());
+                        drop(replicas);
+                        self.note_logged(partition, last);
+                        return self.not_logged(error, work);
+                    }
+                }
+            }
+        }
+        drop(replicas);
+        self.note_logged(partition, last);
+        if work.number != 0 {
+            self.await_durable(work);
+        }
+        None
+    }
+
+    fn not_logged(&self, error: AppendError, work: Unlogged) -> Option<Unlogged> {
+        match error {
+            AppendError::Full | AppendError::NoSpace => Some(work),
+            // The log has stopped, or is not what the replica takes it for: nothing more counts.
+            AppendError::TooLarge | AppendError::Gap | AppendError::Failed => {
+                self.stop(&format!("partition {}: {error}", work.partition));
+                None
+            }
+        }
+    }
+
+    /// Stops the shard: its process must end.
+    fn stop(&self, why: &str) {
+        tracing::error!(core = self.config.core, "{why}");
+        self.engine
+            .log()
+            .fail(ringbolt_engine::error::EngineError::Closed);
+    }
+
+    fn note_logged(&self, partition: PartitionId, last: Option<RecordRef>) {
+        if let Some(record) = last {
+            self.logged.borrow_mut()[usize::from(partition)] = record.group;
+        }
+    }
+
+    /// Queues work until the partition's newest record is durable.
+    fn await_durable(&self, work: Unlogged) {
+        let group = self.logged.borrow()[usize::from(work.partition)];
+        if group <= self.durable.get() {
+            return self.became_durable(work.partition, work.number, work.messages);
+        }
+        self.awaiting.borrow_mut().push(Awaiting {
+            group,
+            partition: work.partition,
+            number: work.number,
+            messages: work.messages,
+        });
+    }
+
+    /// Tries again what the log had no room for.
+    fn log_the_rest(&self) {
+        for _ in 0..self.unlogged.borrow().len() {
+            let next = self.unlogged.borrow_mut().pop_front();
+            let Some(work) = next else {
+                break;
+            };
+            let partition = work.partition;
+            match self.log_work(work) {
+                Some(rest) => self.unlogged.borrow_mut().push_back(rest),
+                None => self.to_drive(partition),
+            }
+        }
+    }
+
+    /// Takes in what became durable, and carries out what follows from it.
+    pub(super) fn take_durable(self: &Rc<Self>) {
+        let mut progress = false;
+        while let Some(group) = self.engine.take_durable() {
+            self.durable.set(group.sequence());
+            progress = true;
+        }
+        if progress {
+            let durable = self.durable.get();
+            // In log order, but for a replica's empty work behind an older group of its own.
+            let done: Vec<Awaiting> = self
+                .awaiting
+                .borrow_mut()
+                .extract_if(.., |waiting| waiting.group <= durable)
+                .collect();
+            for work in done {
+                self.became_durable(work.partition, work.number, work.messages);
+            }
+        }
+        self.drive_replicas();
+        self.wake_deferred();
+    }
+
+    fn became_durable(&self, partition: PartitionId, number: u64, messages: Vec<Outgoing>) {
+        let stored = self.with_replica(partition, |replica| {
+            replica.persisted(number);
+            replica.stored_index()
+        });
+        for outgoing in messages {
+            self.send_raft(partition, outgoing);
+        }
+        if let Some(stored) = stored
+            && self.leader_acks.get() > 0
+        {
+            self.acknowledge_durable(partition, stored);
+        }
+        self.to_drive(partition);
+    }
+
+    fn apply_committed(&self, partition: PartitionId, committed: &[Entry]) {
+        if committed.is_empty() {
+            return;
+        }
+        for entry in committed {
+            let id = LogId {
+                term: entry.term,
+                index: entry.index,
+            };
+            let payload = payload_of(partition, entry);
+            let Some((head, effects)) = decode_payload_trusted(partition, id, &payload) else {
+                return self.stop(&format!(
+                    "partition {partition}: entry {} is damaged",
+                    id.index
+                ));
+            };
+            let mut changes = effects;
+            let change = changes.find_map(|effect| match effect {
+                Effect::Membership { change } => Some(change),
+                _ => None,
+            });
+            if let Some(change) = change
+                && !self.apply_change(partition, id, change)
+            {
+                return;
+            }
+            self.engine.apply(&head, effects);
+            self.with_replica(partition, |replica| replica.applied(&head));
+            self.finish_writes(partition, id);
+        }
+        self.with_replica(partition, Replica::applied_all);
+    }
+
+    fn apply_change(&self, partition: PartitionId, id: LogId, change: &[u8]) -> bool {
+        let applied = self.with_replica(partition, |replica| replica.change_applied(id, change));
+        match applied {
+            Some(Ok(membership)) => {
+                let rest = self.log_work(Unlogged {
+                    partition,
+                    number: 0,
+                    vote: None,
+                    append: None,
+                    membership: Some(membership),
+                    messages: Vec::new(),
+                });
+                self.unlogged.borrow_mut().extend(rest);
+                true
+            }
+            Some(Err(error)) => {
+                self.stop(&error.to_string());
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The replica leads now, or does not any more, or follows another.
+    fn role_changed(&self, partition: PartitionId) {
+        let leads = self.with_replica(partition, |replica| replica.leads());
+        if leads == Some(true) {
+            add(&self.counters.leaderships_total, 1);
+        } else {
+            let rounds = self.rounds.borrow_mut().remove(&partition);
+            for signal in rounds.into_iter().flat_map(Rounds::into_signals) {
+                signal.set(false);
+            }
+        }
+    }
+
+    /// Whether reads that were made before this call are known to have seen the newest committed
+    /// state of the partition: by the lease, or by a round that a quorum answers.
+    pub(super) async fn prove(&self, partition: PartitionId, by_quorum: bool) -> bool {
+        let now = self.env.now();
+        let known = self.with_replica(partition, |replica| {
+            if !replica.serves() {
+                return Some(false);
+            }
+            let proven = replica.is_alone() || !by_quorum && replica.has_lease(now);
+            proven.then_some(true)
+        });
+        match known {
+            None => return false,
+            Some(Some(known)) => return known,
+            Some(None) => {}
+        }
+        let answered = Signal::new();
+        {
+            let mut all = self.rounds.borrow_mut();
+            let rounds = all.entry(partition).or_default();
+            rounds.next.push(answered.clone());
+        }
+        self.begin_round(partition);
+        answered.wait().await
+    }
+
+    /// Begins a round for those who wait, unless one is under way.
+    fn begin_round(&self, partition: PartitionId) {
+        let mut all = self.rounds.borrow_mut();
+        let Some(rounds) = all.get_mut(&partition) else {
+            return;
+        };
+        if rounds.current.is_some() || rounds.next.is_empty() {
+            return;
+        }
+        let round = self.with_replica(partition, |replica| {
+            replica.serves().then(|| replica.read_round())
+        });
+        let waiting = std::mem::take(&mut rounds.next);
+        match round {
+            Some(Some(round)) => rounds.current = Some((round, waiting)),
+            _ => waiting.into_iter().for_each(|signal| signal.set(false)),
+        }
+        self.to_drive(partition);
+    }
+
+    fn round_answered(&self, partition: PartitionId, round: u64) {
+        let answered = {
+            let mut all = self.rounds.borrow_mut();
+            let Some(rounds) = all.get_mut(&partition) else {
+                return;
+            };
+            match &rounds.current {
+                Some((current, _)) if *current <= round => rounds.current.take(),
+                _ => return,
+            }
+        };
+        for signal in answered.into_iter().flat_map(|(_, waiting)| waiting) {
+            signal.set(true);
+        }
+        self.begin_round(partition);
+    }
+
+    fn send_raft(&self, _partition: PartitionId, _outgoing: Outgoing) {}
+}
+
+impl Rounds {
+    fn into_signals(self) -> impl Iterator<Item = Signal<bool>> {
+        let current = self.current.into_iter().flat_map(|(_, waiting)| waiting);
+        current.chain(self.next)
+    }
+}
