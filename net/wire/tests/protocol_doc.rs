@@ -372,6 +372,7 @@ fn nodes_talk_as_documented() {
         from_node: 2,
         from_core: 1,
         boot: 12,
+        start: 0xabcd,
         to_node: 3,
         to_core: 0,
     };
@@ -384,6 +385,7 @@ fn nodes_talk_as_documented() {
     let bytes = take("welcome");
     let welcome = PeerWelcome {
         boot: 9,
+        start: 0xef01,
         cores: 2,
         batch_bytes_max: peer::BATCH_BYTES_MAX,
     };

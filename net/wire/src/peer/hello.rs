@@ -21,6 +21,8 @@ pub struct PeerHello {
     pub from_core: u16,
     /// How often that node has started: durably raised at each start, never the same twice.
     pub boot: u64,
+    /// Drawn at random at this start: tells apart two starts that claim the same `boot`.
+    pub start: u64,
     /// Which node it believes to have reached, from 1.
     pub to_node: u32,
     /// Which of its cores shall take the connection.
@@ -44,6 +46,7 @@ impl PeerHello {
         out.extend_from_slice(&self.to_node.to_le_bytes());
         out.extend_from_slice(&self.cluster.to_le_bytes());
         out.extend_from_slice(&self.boot.to_le_bytes());
+        out.extend_from_slice(&self.start.to_le_bytes());
         frame::finish(out, start)
     }
 
@@ -73,6 +76,7 @@ impl PeerHello {
             to_node: body.u32()?,
             cluster: body.u64()?,
             boot: body.u64()?,
+            start: body.u64()?,
         };
         if version == PEER_VERSION {
             body.end()?;
@@ -96,6 +100,8 @@ impl PeerHello {
 pub struct PeerWelcome {
     /// How often the answering node has started.
     pub boot: u64,
+    /// Drawn at random at that start.
+    pub start: u64,
     /// How many cores it has.
     pub cores: u16,
     /// Largest batch it takes, in bytes, header included.
@@ -106,10 +112,11 @@ impl PeerWelcome {
     /// Appends it to `out` as one frame.
     pub fn encode(&self, request_id: u64, out: &mut Vec<u8>) {
         let start = out.len();
-        let mut body = [0; 14];
+        let mut body = [0; 22];
         body[..8].copy_from_slice(&self.boot.to_le_bytes());
-        body[8..10].copy_from_slice(&self.cores.to_le_bytes());
-        body[10..].copy_from_slice(&self.batch_bytes_max.to_le_bytes());
+        body[8..16].copy_from_slice(&self.start.to_le_bytes());
+        body[16..18].copy_from_slice(&self.cores.to_le_bytes());
+        body[18..].copy_from_slice(&self.batch_bytes_max.to_le_bytes());
         out.extend_from_slice(&frame::header(Kind::PeerWelcome as u8, request_id, 0));
         out.extend_from_slice(&body);
         crate::codec::finish(out, start, request_id);
@@ -125,6 +132,7 @@ impl PeerWelcome {
         let mut body = Reader::new(frame.body);
         let welcome = PeerWelcome {
             boot: body.u64()?,
+            start: body.u64()?,
             cores: body.u16()?,
             batch_bytes_max: body.u32()?,
         };

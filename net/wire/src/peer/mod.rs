@@ -40,8 +40,8 @@ use crate::{FRAME_BYTES_MAX, Kind, WireError, frame};
 /// The version of what nodes say to each other: the one that a [`PeerHello`] carries.
 pub const PEER_VERSION: u16 = 1;
 /// Largest batch, in bytes, header included: room for one item that carries a frame of
-/// [`FRAME_BYTES_MAX`], and for 64 KiB more. A node's own limit may be lower, never higher.
-pub const BATCH_BYTES_MAX: u32 = FRAME_BYTES_MAX + (64 << 10);
+/// [`FRAME_BYTES_MAX`], and for a mebibyte more. A node's own limit may be lower, never higher.
+pub const BATCH_BYTES_MAX: u32 = FRAME_BYTES_MAX + (1 << 20);
 /// Length of what every item begins with, in bytes: tag and length.
 pub const ITEM_HEAD_BYTES: usize = 5;
 

@@ -12,6 +12,7 @@ const HELLO: PeerHello = PeerHello {
     from_node: 1,
     from_core: 2,
     boot: 3,
+    start: 4,
     to_node: 2,
     to_core: 1,
 };
@@ -127,6 +128,7 @@ fn zeros_are_refused_on_both_sides() {
     let mut out = Vec::new();
     PeerWelcome {
         boot: 0,
+        start: 1,
         cores: 1,
         batch_bytes_max: 1,
     }
