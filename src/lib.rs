@@ -1,6 +1,7 @@
 //! The Ringbolt node: the server, and the command line of the one binary.
 
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod node;
 pub mod replica;

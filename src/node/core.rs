@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
@@ -11,11 +12,15 @@ use ringbolt_wire::codec;
 use ringbolt_wire::message::{ErrorCode, ErrorReply};
 
 use super::mailbox::{Letter, Mailboxes};
+use crate::cluster::{ClusterView, NodeId};
 use crate::shard::mail::{Parcel, SessionKey};
 use crate::shard::{Port, Shard};
 
 /// How long a client that met the limit of connections should wait, in milliseconds.
 const RETRY_AFTER_MS: u32 = 1000;
+
+/// How long connecting to another node may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection of the ring and its session in the shard.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +33,7 @@ struct Link {
 pub struct Core<E: Env> {
     number: u16,
     shard: Shard<E>,
+    cluster: Arc<ClusterView>,
     mailboxes: Mailboxes,
     /// By core.
     wakers: Vec<RingWaker>,
@@ -43,10 +49,17 @@ pub struct Core<E: Env> {
 
 impl<E: Env> Core<E> {
     /// A core whose shard is open.
-    pub fn new(number: u16, shard: Shard<E>, mailboxes: Mailboxes, wakers: Vec<RingWaker>) -> Self {
+    pub fn new(
+        number: u16,
+        shard: Shard<E>,
+        cluster: Arc<ClusterView>,
+        mailboxes: Mailboxes,
+        wakers: Vec<RingWaker>,
+    ) -> Self {
         Self {
             number,
             shard,
+            cluster,
             mailboxes,
             wakers,
             links: Vec::new(),
@@ -125,8 +138,12 @@ impl<E: Env> Core<E> {
                     "the listening socket failed; restart the server"
                 );
             }
-            // This core dials nobody.
-            Event::Connected { .. } | Event::ConnectFailed { .. } => {}
+            Event::Connected { token, socket } => self.reached(ring, token, socket),
+            Event::ConnectFailed { token, errno } => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                // Nothing is there that could be closed.
+                let _none = self.shard.dialed(token, Err(error));
+            }
             Event::ListenerClosed { .. } | Event::FileDone { .. } | Event::Woken => {}
         }
     }
@@ -137,6 +154,7 @@ impl<E: Env> Core<E> {
         let mut port = CorePort {
             number: self.number,
             ring,
+            cluster: &self.cluster,
             links: &mut self.links,
             leaving: &mut self.leaving,
             mailboxes: &self.mailboxes,
@@ -192,6 +210,24 @@ impl<E: Env> Core<E> {
         }
     }
 
+    /// Takes in a connection that this core made.
+    fn reached(&mut self, ring: &mut Ring, dial: u64, socket: OwnedFd) {
+        let Ok(conn) = ring.adopt(socket) else {
+            let full = std::io::Error::other("this core has as many connections as it may");
+            let _none = self.shard.dialed(dial, Err(full));
+            return;
+        };
+        let slot = conn.slot();
+        if slot >= self.links.len() {
+            self.links.resize(slot + 1, None);
+        }
+        let session = self.shard.dialed(dial, Ok(slot as u64));
+        self.links[slot] = session.map(|session| Link { conn, session });
+        if session.is_none() {
+            ring.close(conn);
+        }
+    }
+
     /// Sends a detached connection on to the core it wants.
     fn send_on(&mut self, conn: ConnId, socket: OwnedFd, leftover: &[u8]) {
         let Some((core, mut input)) = self.leaving.remove(&conn) else {
@@ -242,6 +278,7 @@ fn refusal() -> Vec<u8> {
 struct CorePort<'a> {
     number: u16,
     ring: &'a mut Ring,
+    cluster: &'a ClusterView,
     links: &'a mut Vec<Option<Link>>,
     leaving: &'a mut AHashMap<ConnId, (u16, Vec<u8>)>,
     mailboxes: &'a Mailboxes,
@@ -298,6 +335,13 @@ impl Port for CorePort<'_> {
         if let Some(conn) = self.take(handle) {
             self.leaving.insert(conn, (core, input));
             self.ring.detach(conn);
+        }
+    }
+
+    fn dial(&mut self, dial: u64, node: NodeId) {
+        // The shard asks for nodes that the view has; it gives up a dial that is not answered.
+        if let Some(node) = self.cluster.node(node) {
+            self.ring.connect(dial, node.address, CONNECT_TIMEOUT);
         }
     }
 

@@ -47,12 +47,19 @@ async fn live(
     let config = ShardConfig {
         core: number,
         map: Arc::clone(&plan.map),
+        cluster: Arc::clone(&plan.cluster),
         limits: plan.limits.clone(),
         dir,
         space_reserve: plan.space_reserve,
     };
     let shard = Shard::new(env.clone(), engine, config);
-    let core = Core::new(number, shard.clone(), mailboxes, env.wakers().to_vec());
+    let core = Core::new(
+        number,
+        shard.clone(),
+        Arc::clone(&plan.cluster),
+        mailboxes,
+        env.wakers().to_vec(),
+    );
     let handler = Rc::new(RefCell::new(CoreHandler::new(core)));
     env.install(handler.clone());
     shard

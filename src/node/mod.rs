@@ -44,7 +44,8 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     }
     let dir = open_folder(&settings)?;
     listen::probe(settings.listen)?;
-    let plan = Arc::new(Plan::new(&settings, &dir)?);
+    let start = random_bytes().map_err(|error| StartError::io("/dev/urandom", &error))?;
+    let plan = Arc::new(Plan::new(&settings, &dir, u64::from_le_bytes(start))?);
     let mailboxes = Mailboxes::new(settings.cores);
     let (report, reports) = mpsc::channel();
     let options = plan.launch_options(&settings);
@@ -133,10 +134,15 @@ fn measure(settings: &Settings) -> Result<Durability, StartError> {
         .map_err(|error| StartError::Preflight(error.to_string()))
 }
 
-fn random_id() -> std::io::Result<String> {
+fn random_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
     use std::io::Read;
-    let mut bytes = [0; 16];
+    let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn random_id() -> std::io::Result<String> {
+    let bytes: [u8; 16] = random_bytes()?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -9,7 +9,8 @@ use ringbolt_engine::tree::{self, TreeOptions};
 use ringbolt_ring::RingConfig;
 
 use super::StartError;
-use super::format::DataDir;
+use super::format::{DataDir, Format};
+use crate::cluster::{ClusterView, Identity, NodeInfo};
 use crate::config::{Compression, Durability as DurabilitySetting, Settings};
 use crate::runtime::{CoreOptions, Durability, LaunchOptions};
 use crate::shard::limits::ShardLimits;
@@ -22,6 +23,9 @@ const CORE_OVERHEAD_BYTES: u64 = 8 << 20;
 /// The ring's receive buffers.
 const RECEIVE_BUFFERS: u16 = 1024;
 const RECEIVE_BUFFER_BYTES: u32 = 8192;
+/// Connections of a ring beyond those of clients: other nodes', and those that are being refused or
+/// made.
+const RING_RESERVE: u32 = 8192;
 /// The least a tree can work in.
 const TREE_BYTES_MIN: u64 = 16 << 20;
 
@@ -31,6 +35,8 @@ pub struct Plan {
     shards: Vec<PathBuf>,
     /// Which core owns which partition.
     pub map: Arc<PartitionMap>,
+    /// The cluster: this node alone.
+    pub cluster: Arc<ClusterView>,
     /// The limits of each shard.
     pub limits: ShardLimits,
     /// The options of each engine.
@@ -41,11 +47,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a node over an open folder.
+    /// The plan of a node over an open folder; `start` was drawn at random for this start.
     ///
     /// # Errors
     /// [`StartError::Damaged`] if the folder names a durability mode that is not known.
-    pub fn new(settings: &Settings, dir: &DataDir) -> Result<Self, StartError> {
+    pub fn new(settings: &Settings, dir: &DataDir, start: u64) -> Result<Self, StartError> {
         let format = dir.format();
         let durability = match settings.log.durability {
             DurabilitySetting::Dsync => Durability::Dsync,
@@ -65,6 +71,7 @@ impl Plan {
                 format.partitions,
                 format.cores,
             )),
+            cluster: Arc::new(alone(settings, format, start)),
             engine: engine(settings, &limits),
             limits,
             space_reserve: settings.disk.reserve_bytes,
@@ -87,7 +94,7 @@ impl Plan {
                 ring: RingConfig {
                     buffers: RECEIVE_BUFFERS,
                     buffer_bytes: RECEIVE_BUFFER_BYTES,
-                    connections_max: settings.limits.connections_max.saturating_add(64),
+                    connections_max: settings.limits.connections_max.saturating_add(RING_RESERVE),
                     ..RingConfig::default()
                 },
                 spin: settings.core.spin,
@@ -96,6 +103,26 @@ impl Plan {
             },
         }
     }
+}
+
+/// A cluster of this node alone.
+fn alone(settings: &Settings, format: &Format, start: u64) -> ClusterView {
+    let digits = format.id.get(..16).unwrap_or_default();
+    let identity = Identity {
+        cluster: u64::from_str_radix(digits, 16).unwrap_or_default().max(1),
+        node: 1,
+        boot: format.boots.max(1),
+        start,
+    };
+    let node = NodeInfo {
+        id: identity.node,
+        name: settings.name.clone(),
+        address: settings.listen,
+        cores: format.cores,
+        zone: String::new(),
+        weight: 1,
+    };
+    ClusterView::new(identity, vec![node])
 }
 
 fn limits(settings: &Settings) -> ShardLimits {
@@ -117,6 +144,7 @@ fn limits(settings: &Settings) -> ShardLimits {
         scan_page_bytes: limits.scan_page_bytes,
         batch_ops_max: limits.batch_writes_max,
         keyspaces_max: limits.keyspaces_max,
+        ..ShardLimits::default()
     }
 }
 

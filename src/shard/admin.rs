@@ -291,6 +291,7 @@ impl<E: Env> Inner<E> {
             request_id: 0,
             cost: 0,
             deadline: Duration::MAX,
+            forwarded: false,
         };
         for (keyspace, dropped) in found {
             if dropped {

@@ -50,6 +50,18 @@ counters! {
     scan_pages_total,
     /// Microseconds that acknowledgements were held back by write throttling.
     throttled_us_total,
+    /// Links to other nodes open now.
+    peer_links,
+    /// Links that could not be made, or broke.
+    peer_links_failed_total,
+    /// Items for other nodes, or of them, that were dropped.
+    peer_items_dropped_total,
+    /// Bytes received from other nodes.
+    peer_received_bytes_total,
+    /// Bytes sent to other nodes.
+    peer_sent_bytes_total,
+    /// Requests that other nodes were asked.
+    forwards_total,
     /// Bytes received from clients.
     received_bytes_total,
     /// Bytes sent to clients.

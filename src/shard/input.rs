@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringbolt_engine::env::Env;
 use ringbolt_wire::frame::{self, FrameView, Peek};
 use ringbolt_wire::message::{ErrorCode, Request, Response, Topology};
-use ringbolt_wire::{HELLO_FRAME_BYTES_MAX, partition_of};
+use ringbolt_wire::{HELLO_FRAME_BYTES_MAX, Kind, partition_of};
 
 use super::counters::add;
 use super::mail::{Item, KeyspaceChange, Origin, Parcel, Scope, SessionKey, Ticket};
@@ -15,12 +15,15 @@ use super::{Inner, Leaving, Shard};
 
 /// How long an overloaded shard asks clients to wait, in milliseconds.
 const RETRY_AFTER_MS: u32 = 10;
+/// How long a client should wait that meets the limit of connections, in milliseconds.
+const FULL_RETRY_MS: u32 = 1000;
+/// Largest answer to a hello that is read from another node, in bytes.
+const WELCOME_FRAME_BYTES_MAX: u32 = 4096;
 
 impl<E: Env> Shard<E> {
     /// Bytes arrived on a connection.
     pub fn received(&self, key: SessionKey, mut bytes: &[u8]) {
         let inner = &self.0;
-        add(&inner.counters.received_bytes_total, bytes.len() as u64);
         let mut buffered = {
             let mut sessions = inner.sessions.borrow_mut();
             let Some(session) = sessions.get(key) else {
@@ -30,6 +33,12 @@ impl<E: Env> Shard<E> {
                 }
                 return;
             };
+            let counted = if session.stage.is_peer() {
+                &inner.counters.peer_received_bytes_total
+            } else {
+                &inner.counters.received_bytes_total
+            };
+            add(counted, bytes.len() as u64);
             session.heard = inner.clock.get().now;
             let skipped = session.skip.min(bytes.len());
             session.skip -= skipped;
@@ -70,8 +79,14 @@ impl<E: Env> Shard<E> {
 
     /// The client will send no more. What it asked is still answered.
     pub fn ended(&self, key: SessionKey) {
-        if let Some(session) = self.0.sessions.borrow_mut().touch(key) {
-            session.stage = Stage::Closing;
+        let inner = &self.0;
+        let stage = inner.sessions.borrow_mut().get(key).map(|s| s.stage);
+        if stage.is_some_and(Stage::is_peer) {
+            inner.cut(key);
+            return;
+        }
+        inner.finish(key);
+        if let Some(session) = inner.sessions.borrow_mut().get(key) {
             session.input = Vec::new();
         }
     }
@@ -116,6 +131,8 @@ impl<E: Env> Inner<E> {
             let limit = match stage {
                 Stage::Greeting => HELLO_FRAME_BYTES_MAX,
                 Stage::Open => self.config.limits.frame_bytes_max(),
+                Stage::Peer(_) => self.config.limits.peer_batch_bytes_max(),
+                Stage::Link(_) => WELCOME_FRAME_BYTES_MAX,
                 Stage::Closing => return bytes.len(),
             };
             let rest = &bytes[at..];
@@ -126,6 +143,11 @@ impl<E: Env> Inner<E> {
                         return bytes.len();
                     }
                     at += len;
+                }
+                Ok(Peek::Oversized { len, .. }) if stage.is_peer() => {
+                    let why = format!("a frame of {len} bytes is over the limit of {limit}");
+                    self.cut_because(key, &why);
+                    return bytes.len();
                 }
                 Ok(Peek::Oversized { len, request_id }) => {
                     at += self.refuse_oversized(key, rest.len(), len, request_id, limit);
@@ -145,6 +167,9 @@ impl<E: Env> Inner<E> {
         let limits = &self.config.limits;
         let mut sessions = self.sessions.borrow_mut();
         let session = sessions.get(key)?;
+        if session.stage.is_peer() {
+            return Some(session.stage);
+        }
         if session.inflight >= limits.inflight_requests_max
             || session.inflight_bytes >= limits.inflight_bytes_max
             || session.backlog() >= limits.out_bytes_max
@@ -165,10 +190,19 @@ impl<E: Env> Inner<E> {
                 return false;
             }
         };
+        match stage {
+            Stage::Peer(from) => return self.peer_batch(key, from, &view),
+            Stage::Link(index) => return self.link_received(key, index, &view),
+            Stage::Greeting | Stage::Open | Stage::Closing => {}
+        }
         add(&self.counters.requests_total, 1);
         let origin = self.admit(key, &view, len);
         if stage == Stage::Greeting {
-            return self.greet(key, origin, &view, rest);
+            return if view.kind == Kind::PeerHello as u8 {
+                self.greet_peer(key, &origin, &view, rest)
+            } else {
+                self.greet(key, origin, &view, rest)
+            };
         }
         let limit = self.config.limits.shard_inflight_bytes_max;
         if self.inflight_bytes.get() > limit {
@@ -203,6 +237,7 @@ impl<E: Env> Inner<E> {
             request_id: view.request_id,
             cost: len as u32,
             deadline: self.clock.get().now + wait,
+            forwarded: false,
         }
     }
 
@@ -282,11 +317,24 @@ impl<E: Env> Inner<E> {
                 }
                 false
             }
+            _ if self.sessions.borrow().clients() > self.config.limits.sessions_max => {
+                add(&self.counters.connections_refused_total, 1);
+                let limit = self.config.limits.sessions_max as u64;
+                let message = "this core has as many connections as it may \
+                               (limits.connections_max)";
+                self.fail(
+                    &origin,
+                    ErrorCode::Overloaded,
+                    FULL_RETRY_MS,
+                    limit,
+                    message,
+                );
+                self.finish(key);
+                false
+            }
             _ => {
                 self.welcome(&origin, spoken);
-                if let Some(session) = self.sessions.borrow_mut().get(key) {
-                    session.stage = Stage::Open;
-                }
+                self.sessions.borrow_mut().set_stage(key, Stage::Open);
                 true
             }
         }
@@ -330,6 +378,7 @@ impl<E: Env> Inner<E> {
             request_id,
             cost: 0,
             deadline: Duration::MAX,
+            forwarded: false,
         };
         if let Some(session) = self.sessions.borrow_mut().get(key) {
             session.inflight += 1;
@@ -342,6 +391,11 @@ impl<E: Env> Inner<E> {
 
     /// The connection's framing is lost: say so once, then close.
     pub(super) fn break_off(&self, key: SessionKey, code: ErrorCode, message: &str) {
+        let stage = self.sessions.borrow_mut().get(key).map(|s| s.stage);
+        if stage.is_some_and(Stage::is_peer) {
+            self.cut_because(key, message);
+            return;
+        }
         add(&self.counters.bad_frames_total, 1);
         if let Some(session) = self.sessions.borrow_mut().touch(key) {
             session.inflight += 1;
@@ -352,24 +406,27 @@ impl<E: Env> Inner<E> {
             request_id: 0,
             cost: 0,
             deadline: Duration::MAX,
+            forwarded: false,
         };
         self.fail(&origin, code, 0, 0, message);
         self.finish(key);
     }
 
     /// Takes no more input from a connection, and closes it once its replies are sent.
-    fn finish(&self, key: SessionKey) {
-        if let Some(session) = self.sessions.borrow_mut().touch(key) {
-            session.stage = Stage::Closing;
-        }
+    pub(super) fn finish(&self, key: SessionKey) {
+        self.sessions.borrow_mut().set_stage(key, Stage::Closing);
     }
 
     /// Drops a connection's state.
     pub(super) fn forget(&self, key: SessionKey) -> Option<Session> {
-        let mut sessions = self.sessions.borrow_mut();
-        let session = sessions.remove(key);
-        self.counters.connections.set(sessions.len() as u64);
-        session
+        let session = {
+            let mut sessions = self.sessions.borrow_mut();
+            let session = sessions.remove(key)?;
+            self.counters.connections.set(sessions.clients() as u64);
+            session
+        };
+        self.peer_ended(key, session.stage);
+        Some(session)
     }
 
     /// Executes a frame that another core sent here, or that waited here.

@@ -37,6 +37,12 @@ pub struct ShardLimits {
     pub batch_ops_max: u32,
     /// Keyspaces that may exist.
     pub keyspaces_max: usize,
+    /// What may wait to be sent to one core of another node; what comes beyond is dropped.
+    pub peer_backlog_bytes_max: usize,
+    /// Connections of other nodes' cores.
+    pub peer_sessions_max: usize,
+    /// Requests that may wait for other nodes.
+    pub forwards_max: usize,
 }
 
 impl ShardLimits {
@@ -49,6 +55,13 @@ impl ShardLimits {
 }
 
 impl ShardLimits {
+    /// Largest batch that is taken from another node: room for the largest frame, and some more.
+    #[must_use]
+    pub fn peer_batch_bytes_max(&self) -> u32 {
+        let batch = self.frame_bytes_max().saturating_add(1 << 20);
+        batch.min(ringbolt_wire::peer::BATCH_BYTES_MAX)
+    }
+
     /// Bytes of replies that may wait on one connection in all: reads that were under way when it
     /// stopped being read may still bring as much as one largest frame.
     #[must_use]
@@ -76,6 +89,9 @@ impl Default for ShardLimits {
             scan_page_bytes: 1 << 20,
             batch_ops_max: 4096,
             keyspaces_max: 1024,
+            peer_backlog_bytes_max: 32 << 20,
+            peer_sessions_max: 4096,
+            forwards_max: 16_384,
         }
     }
 }

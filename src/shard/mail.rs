@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ringbolt_wire::message::Keyspace;
 
+use crate::cluster::NodeId;
+
 /// Where an answer goes on the core that asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ticket {
@@ -20,6 +22,15 @@ pub enum Ticket {
         key: SessionKey,
         /// Which of its parts this is.
         part: u16,
+    },
+    /// To a core of another node, which forwarded the request.
+    Peer {
+        /// The node.
+        node: NodeId,
+        /// The core.
+        core: u16,
+        /// Its number for the request.
+        id: u64,
     },
     /// Nobody waits.
     None,
@@ -47,6 +58,8 @@ pub struct Origin {
     pub cost: u32,
     /// By the machine's `CLOCK_BOOTTIME`, the same on every core.
     pub deadline: Duration,
+    /// Whether another node forwarded it: then it is not forwarded again.
+    pub forwarded: bool,
 }
 
 /// A change of the keyspaces that every core must know.

@@ -15,18 +15,21 @@
 //!    it, after the tasks have run: so nothing that a task did needs to wake the loop.
 //!
 //! Who may answer is in the request's [`mail::Origin`]: a connection of this core, or another core
-//! that forwarded the request (`reply`). A request that needs several cores is split and gathered
-//! (`gather`).
+//! that forwarded the request, or another node (`reply`). A request that needs several cores is split
+//! and gathered (`gather`); one that another node must serve is sent there once (`forward`), over
+//! links from core to core (`peers`).
 
 mod admin;
 mod commit;
 mod consensus;
 pub mod counters;
+mod forward;
 mod gather;
 mod input;
 mod keyspaces;
 pub mod limits;
 pub mod mail;
+mod peers;
 mod pending;
 mod read;
 mod reply;
@@ -56,16 +59,19 @@ use ringbolt_engine::error::EngineError;
 use ringbolt_engine::row::RowKeyBuf;
 use ringbolt_wire::message::{PartitionId, Token};
 
+use crate::cluster::{ClusterView, NodeId};
 use crate::replica::Replica;
 use consensus::{Awaiting, Rounds, Unlogged};
 use counters::Counters;
+use forward::Forwards;
 use gather::Gathers;
 use keyspaces::Keyspaces;
 use limits::ShardLimits;
 use mail::{Origin, Parcel, Scope, SessionKey};
+use peers::Peers;
 use pending::{Outcome, PendingQueue};
 use route::PartitionMap;
-use sessions::Sessions;
+use sessions::{Sessions, Stage};
 
 /// The sockets and mailboxes of a core, as a shard sees them.
 pub trait Port {
@@ -83,6 +89,9 @@ pub trait Port {
     /// Moves a connection to another core, which first takes `input` as if it came from the
     /// socket. The shard has forgotten it already.
     fn hand_over(&mut self, handle: u64, core: u16, input: Vec<u8>);
+    /// Connects to another node, at whichever of its cores. The answer is [`Shard::dialed`], in a
+    /// later turn; `dial` is opaque.
+    fn dial(&mut self, dial: u64, node: NodeId);
     /// Posts a parcel to another core. Gives it back if the mailbox is full.
     ///
     /// # Errors
@@ -96,6 +105,8 @@ pub struct ShardConfig {
     pub core: u16,
     /// The node's partition map.
     pub map: Arc<PartitionMap>,
+    /// The cluster that the node belongs to.
+    pub cluster: Arc<ClusterView>,
     /// Its limits.
     pub limits: ShardLimits,
     /// The engine's folder, whose file system is watched for free space.
@@ -103,6 +114,9 @@ pub struct ShardConfig {
     /// Free space, in bytes, below which puts are refused.
     pub space_reserve: u64,
 }
+
+/// Connections beyond `sessions_max` that are taken until they say what they are.
+const GREETING_MAX: usize = 128;
 
 /// One core's shard. Cheap to clone; lives on one core.
 pub struct Shard<E: Env>(Rc<Inner<E>>);
@@ -191,6 +205,8 @@ struct Inner<E: Env> {
     /// What goes to each core at the end of the turn.
     parcels: RefCell<Box<[Parcel]>>,
     gathers: RefCell<Gathers>,
+    peers: RefCell<Peers>,
+    forwards: RefCell<Forwards>,
     keyspaces: RefCell<Keyspaces>,
     /// Whether a keyspace is being created or dropped: one at a time.
     keyspaces_busy: Cell<bool>,
@@ -239,6 +255,8 @@ impl<E: Env> Shard<E> {
             throttle_until: Cell::new(Duration::ZERO),
             parcels: RefCell::new((0..cores).map(|_| Parcel::default()).collect()),
             gathers: RefCell::default(),
+            peers: RefCell::default(),
+            forwards: RefCell::default(),
             keyspaces: RefCell::default(),
             keyspaces_busy: Cell::new(false),
             row_key: RefCell::default(),
@@ -266,12 +284,15 @@ impl<E: Env> Shard<E> {
     pub fn connected(&self, handle: u64) -> Option<SessionKey> {
         let inner = &self.0;
         let mut sessions = inner.sessions.borrow_mut();
-        if !inner.accepting.get() || sessions.len() >= inner.config.limits.sessions_max {
+        // One that has not said hello may be another node's, which is not held to this limit.
+        let most = inner.config.limits.sessions_max + GREETING_MAX;
+        if !inner.accepting.get() || sessions.clients() >= most {
             counters::add(&inner.counters.connections_refused_total, 1);
             return None;
         }
         counters::add(&inner.counters.connections_total, 1);
-        inner.counters.connections.set(sessions.len() as u64 + 1);
-        Some(sessions.insert(handle, inner.clock.get().now))
+        let key = sessions.insert(handle, Stage::Greeting, inner.clock.get().now);
+        inner.counters.connections.set(sessions.clients() as u64);
+        Some(key)
     }
 }

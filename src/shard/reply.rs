@@ -10,6 +10,7 @@ use ringbolt_wire::{Kind, codec, frame};
 use super::Inner;
 use super::counters::add;
 use super::mail::{Origin, Ticket};
+use super::peers::PeerId;
 
 /// How long a client with too many replies waiting should wait, in milliseconds.
 const BACKLOG_RETRY_MS: u32 = 100;
@@ -138,6 +139,10 @@ impl<E: Env> Inner<E> {
                 let mut bytes = Vec::new();
                 encode(&mut bytes);
                 self.gathers.borrow_mut().part(key, part, bytes);
+            }
+            Ticket::Peer { node, core, id } => {
+                self.release(origin.cost as usize);
+                self.answer_forwarded(PeerId { node, core }, id, encode);
             }
             Ticket::None => {}
         }

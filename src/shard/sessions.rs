@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use ringbolt_wire::peer;
+
 use super::mail::SessionKey;
+use super::peers::PeerId;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,17 @@ pub(super) enum Stage {
     Open,
     /// What is in `out` is sent, then it is closed. Input is ignored.
     Closing,
+    /// A core of another node sends batches on it. Limits of clients do not hold here.
+    Peer(PeerId),
+    /// This core sends batches on it, over the link of this number. Nor here.
+    Link(u32),
+}
+
+impl Stage {
+    /// Whether the other side is another node.
+    pub(super) fn is_peer(self) -> bool {
+        matches!(self, Stage::Peer(_) | Stage::Link(_))
+    }
 }
 
 /// One connection.
@@ -29,6 +43,8 @@ pub(super) struct Session {
     pub(super) skip: usize,
     /// Replies not yet handed to the socket.
     pub(super) out: Vec<u8>,
+    /// Where in `out` a batch begins that is not finished, on a link.
+    pub(super) batch: Option<usize>,
     /// A buffer for the next batch of replies.
     pub(super) spare: Vec<u8>,
     /// Whether a send is under way; one at a time.
@@ -65,6 +81,15 @@ impl Session {
         }
     }
 
+    /// Finishes the open batch, if there is one.
+    pub(super) fn close_batch(&mut self) {
+        if let Some(start) = self.batch.take() {
+            // It fails for 4 GiB, which the limits are far below, and then leaves the batch out.
+            let finished = peer::finish_batch(&mut self.out, start);
+            debug_assert!(finished.is_ok());
+        }
+    }
+
     /// Replies that the client has not taken.
     pub(super) fn backlog(&self) -> usize {
         self.out.len() + self.sending_bytes
@@ -76,21 +101,25 @@ impl Session {
 pub(super) struct Sessions {
     slab: Slab<Session>,
     generation: u32,
+    /// How many are with other nodes.
+    peers: usize,
     /// Slots with something to do at the turn's end.
     pub(super) dirty: Vec<u32>,
 }
 
 impl Sessions {
-    pub(super) fn insert(&mut self, handle: u64, now: Duration) -> SessionKey {
+    pub(super) fn insert(&mut self, handle: u64, stage: Stage, now: Duration) -> SessionKey {
+        self.peers += usize::from(stage.is_peer());
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let slot = self.slab.insert(Session {
             generation,
             handle,
-            stage: Stage::Greeting,
+            stage,
             input: Vec::new(),
             skip: 0,
             out: Vec::new(),
+            batch: None,
             spare: Vec::new(),
             sending: false,
             sending_bytes: 0,
@@ -109,8 +138,19 @@ impl Sessions {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.slab.len()
+    /// How many there are with clients, or with who has not said yet what it is.
+    pub(super) fn clients(&self) -> usize {
+        self.slab.len() - self.peers
+    }
+
+    /// Moves a session on. One with another node stays that until it ends.
+    pub(super) fn set_stage(&mut self, key: SessionKey, stage: Stage) {
+        if let Some(session) = self.touch(key)
+            && !session.stage.is_peer()
+        {
+            session.stage = stage;
+            self.peers += usize::from(stage.is_peer());
+        }
     }
 
     pub(super) fn get(&mut self, key: SessionKey) -> Option<&mut Session> {
@@ -141,7 +181,9 @@ impl Sessions {
 
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<Session> {
         self.get(key)?;
-        Some(self.slab.remove(key.slot as usize))
+        let session = self.slab.remove(key.slot as usize);
+        self.peers -= usize::from(session.stage.is_peer());
+        Some(session)
     }
 
     pub(super) fn keys(&self) -> Vec<SessionKey> {

@@ -7,6 +7,7 @@ use ringbolt_engine::env::Env;
 
 use super::counters::add;
 use super::mail::SessionKey;
+use super::peers::{LINK_IDLE, PEER_IDLE};
 use super::pending::PendingQueue;
 use super::sessions::{Session, Stage};
 use super::{Inner, Port, Shard, TurnClock};
@@ -34,10 +35,12 @@ impl<E: Env> Shard<E> {
         if now >= inner.next_expiry.get() {
             inner.next_expiry.set(now + EXPIRY_EVERY);
             inner.expire();
+            inner.expire_forwards();
         }
         if now >= inner.next_sweep.get() {
             inner.next_sweep.set(now + SWEEP_EVERY);
             inner.sweep();
+            inner.sweep_dials();
         }
         let due = inner.release_held();
         // Input that waited is taken up as connections are served, and may be proposals again.
@@ -48,6 +51,7 @@ impl<E: Env> Shard<E> {
                 break;
             }
         }
+        inner.dial_peers(port);
         inner.engine.submit();
         for leaving in inner.leaving.take() {
             port.hand_over(leaving.handle, leaving.core, leaving.input);
@@ -68,10 +72,12 @@ impl<E: Env> Shard<E> {
         let Some(session) = sessions.touch(key) else {
             return;
         };
-        add(
-            &inner.counters.sent_bytes_total,
-            session.sending_bytes as u64,
-        );
+        let counted = if session.stage.is_peer() {
+            &inner.counters.peer_sent_bytes_total
+        } else {
+            &inner.counters.sent_bytes_total
+        };
+        add(counted, session.sending_bytes as u64);
         session.sending = false;
         session.sending_bytes = 0;
         session.sent = inner.clock.get().now;
@@ -84,16 +90,15 @@ impl<E: Env> Shard<E> {
         inner.accepting.set(false);
         let keys = inner.sessions.borrow().keys();
         for key in keys {
-            if let Some(session) = inner.sessions.borrow_mut().touch(key) {
-                session.stage = Stage::Closing;
-            }
+            // What is under way may need the other nodes: they are kept to the end.
+            inner.finish(key);
         }
     }
 
     /// Whether nothing is under way any more.
     pub fn is_idle(&self) -> bool {
         let inner = &self.0;
-        inner.sessions.borrow().len() == 0
+        inner.sessions.borrow().clients() == 0
             && inner.pending.borrow().iter().all(PendingQueue::is_empty)
     }
 }
@@ -193,6 +198,7 @@ impl<E: Env> Inner<E> {
         if session.sending {
             return Next::Nothing;
         }
+        session.close_batch();
         if !session.out.is_empty() {
             let spare = std::mem::take(&mut session.spare);
             let bytes = std::mem::replace(&mut session.out, spare);
@@ -237,6 +243,11 @@ impl<E: Env> Inner<E> {
                 !limits.idle_timeout.is_zero()
                     && session.inflight == 0
                     && since(session.heard) > limits.idle_timeout
+            }
+            Stage::Peer(_) => since(session.heard) > PEER_IDLE,
+            Stage::Link(index) => {
+                (self.is_greeting(index) && since(session.heard) > limits.handshake_timeout)
+                    || (session.backlog() == 0 && since(session.sent) > LINK_IDLE)
             }
         };
         let dribbling = !session.input.is_empty()

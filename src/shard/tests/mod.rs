@@ -1,5 +1,7 @@
 //! The request path over the simulated environment.
 
+mod network;
+mod peers;
 mod rig;
 
 use std::time::Duration;

@@ -16,6 +16,7 @@ use ringbolt_engine::tree::TreeOptions;
 use ringbolt_wire::frame::{self, Peek};
 use ringbolt_wire::message::{Request, Response};
 
+use crate::cluster::{ClusterView, Identity, NodeId, NodeInfo};
 use crate::shard::limits::ShardLimits;
 use crate::shard::mail::{Parcel, SessionKey};
 use crate::shard::route::PartitionMap;
@@ -31,6 +32,7 @@ struct Seen {
     paused: Vec<u64>,
     parcels: Vec<(u16, Parcel)>,
     moved: Vec<(u64, u16, Vec<u8>)>,
+    dials: Vec<(u64, NodeId)>,
 }
 
 impl Port for Seen {
@@ -52,6 +54,9 @@ impl Port for Seen {
     fn hand_over(&mut self, handle: u64, core: u16, input: Vec<u8>) {
         self.moved.push((handle, core, input));
     }
+    fn dial(&mut self, dial: u64, node: NodeId) {
+        self.dials.push((dial, node));
+    }
     fn post(&mut self, core: u16, parcel: Parcel) -> Result<(), Parcel> {
         self.parcels.push((core, parcel));
         Ok(())
@@ -65,6 +70,8 @@ struct Conn {
     closed: bool,
     /// Whether the client takes what is sent to it.
     reads: bool,
+    /// What it has not taken, to be given back to the shard when it does.
+    unread: Vec<Vec<u8>>,
 }
 
 /// The node and its clients.
@@ -72,9 +79,11 @@ pub(super) struct Rig {
     pub(super) env: SimEnv,
     pub(super) shards: Vec<Shard<SimEnv>>,
     conns: RefCell<BTreeMap<u64, Conn>>,
+    /// Dials that nobody has answered: the core, the dial, the node.
+    dials: RefCell<Vec<(usize, u64, NodeId)>>,
     parcels: RefCell<Vec<(u16, Parcel)>>,
     next: Cell<u64>,
-    stop: Rc<Cell<bool>>,
+    pub(super) stop: Rc<Cell<bool>>,
 }
 
 /// Small files and memtables, so that a short test flushes.
@@ -114,20 +123,46 @@ pub(super) fn with_node<F>(
 {
     println!("seed {seed}");
     sim::run(seed, SimOptions::default(), |env| async move {
-        let rig = Rig::start(env, cores, limits).await;
+        let view = Arc::new(view(1, 1, &[cores]));
+        let rig = Rig::open(env, view, limits).await;
         test(Rc::clone(&rig)).await;
         rig.stop.set(true);
         rig.env.sleep(Duration::from_millis(10)).await;
     });
 }
 
+/// What node `here` knows of a cluster whose nodes, from 1, have so many cores.
+pub(super) fn view(here: NodeId, boot: u64, cores: &[u16]) -> ClusterView {
+    let nodes = (1..).zip(cores).map(|(id, &cores)| NodeInfo {
+        id,
+        name: format!("node-{id}"),
+        address: ([127, 0, 0, 1], 7400).into(),
+        cores,
+        zone: String::new(),
+        weight: 1,
+    });
+    let identity = Identity {
+        cluster: 77,
+        node: here,
+        boot,
+        start: boot * 1000 + u64::from(here),
+    };
+    ClusterView::new(identity, nodes.collect())
+}
+
 impl Rig {
-    async fn start(env: SimEnv, cores: u16, limits: ShardLimits) -> Rc<Self> {
+    pub(super) async fn open(
+        env: SimEnv,
+        cluster: Arc<ClusterView>,
+        limits: ShardLimits,
+    ) -> Rc<Self> {
+        let here = cluster.here();
+        let cores = cluster.node(here).unwrap().cores;
         let map = Arc::new(PartitionMap::spread("rig".into(), PARTITIONS, cores));
         let mut shards = Vec::new();
         let mut recovered = Vec::new();
         for core in 0..cores {
-            let dir = PathBuf::from(format!("shard-{core:03}"));
+            let dir = PathBuf::from(format!("node-{here}-shard-{core:03}"));
             let (engine, replicas) = Engine::open(env.clone(), &dir, options()).await.unwrap();
             recovered.push(replicas);
             shards.push(Shard::new(
@@ -136,6 +171,7 @@ impl Rig {
                 ShardConfig {
                     core,
                     map: Arc::clone(&map),
+                    cluster: Arc::clone(&cluster),
                     limits: limits.clone(),
                     dir,
                     space_reserve: 1 << 20,
@@ -146,6 +182,7 @@ impl Rig {
             env: env.clone(),
             shards,
             conns: RefCell::default(),
+            dials: RefCell::default(),
             parcels: RefCell::default(),
             next: Cell::new(1),
             stop: Rc::new(Cell::new(false)),
@@ -180,14 +217,21 @@ impl Rig {
             let mut seen = Seen::default();
             shard.end_turn(&mut seen);
             self.parcels.borrow_mut().extend(seen.parcels);
+            let dials = seen.dials.into_iter().map(|(dial, to)| (core, dial, to));
+            self.dials.borrow_mut().extend(dials);
             for (handle, bytes) in seen.sent {
                 let back = {
                     let mut conns = self.conns.borrow_mut();
                     let conn = conns.get_mut(&handle).unwrap();
-                    conn.received.extend_from_slice(&bytes);
-                    conn.reads.then_some(conn.key)
+                    if conn.reads {
+                        conn.received.extend_from_slice(&bytes);
+                        Some((conn.key, bytes))
+                    } else {
+                        conn.unread.push(bytes);
+                        None
+                    }
                 };
-                if let Some(key) = back {
+                if let Some((key, bytes)) = back {
                     shard.sent(key, bytes);
                 }
             }
@@ -212,6 +256,11 @@ impl Rig {
     pub(super) fn dial(&self, core: usize) -> u64 {
         let handle = self.next.replace(self.next.get() + 1);
         let key = self.shards[core].connected(handle).unwrap();
+        self.keep(handle, core, key);
+        handle
+    }
+
+    fn keep(&self, handle: u64, core: usize, key: SessionKey) {
         self.conns.borrow_mut().insert(
             handle,
             Conn {
@@ -220,9 +269,62 @@ impl Rig {
                 received: Vec::new(),
                 closed: false,
                 reads: true,
+                unread: Vec::new(),
             },
         );
-        handle
+    }
+
+    /// The dials since the last call: the core, the dial, the node that is wanted.
+    pub(super) fn take_dials(&self) -> Vec<(usize, u64, NodeId)> {
+        self.dials.take()
+    }
+
+    /// Answers a dial with a connection; its handle, if it is still wanted.
+    pub(super) fn reached(&self, core: usize, dial: u64) -> Option<u64> {
+        let handle = self.next.replace(self.next.get() + 1);
+        let key = self.shards[core].dialed(dial, Ok(handle))?;
+        self.keep(handle, core, key);
+        Some(handle)
+    }
+
+    /// What the other side of a connection has been sent since the last call.
+    pub(super) fn take_sent(&self, handle: u64) -> Vec<u8> {
+        let mut conns = self.conns.borrow_mut();
+        let conn = conns.get_mut(&handle).unwrap();
+        std::mem::take(&mut conn.received)
+    }
+
+    /// The other side of a connection is gone.
+    pub(super) fn break_off(&self, handle: u64) {
+        let (core, key, was_closed) = {
+            let mut conns = self.conns.borrow_mut();
+            let conn = conns.get_mut(&handle).unwrap();
+            (
+                conn.core,
+                conn.key,
+                std::mem::replace(&mut conn.closed, true),
+            )
+        };
+        if !was_closed {
+            self.shards[core].closed(key);
+        }
+    }
+
+    /// The other side of a connection takes what is sent again.
+    pub(super) fn go_on_reading(&self, handle: u64) {
+        let (core, key, unread) = {
+            let mut conns = self.conns.borrow_mut();
+            let conn = conns.get_mut(&handle).unwrap();
+            conn.reads = true;
+            let unread = std::mem::take(&mut conn.unread);
+            for bytes in &unread {
+                conn.received.extend_from_slice(bytes);
+            }
+            (conn.core, conn.key, unread)
+        };
+        for bytes in unread {
+            self.shards[core].sent(key, bytes);
+        }
     }
 
     /// A connection that has said hello.
@@ -247,6 +349,15 @@ impl Rig {
 
     pub(super) fn is_closed(&self, handle: u64) -> bool {
         self.conns.borrow()[&handle].closed
+    }
+
+    /// The random number of this node's start.
+    pub(super) fn start(&self) -> u64 {
+        self.shards[0].0.config.cluster.identity().start
+    }
+
+    pub(super) fn key_of(&self, handle: u64) -> SessionKey {
+        self.conns.borrow()[&handle].key
     }
 
     pub(super) fn core_of(&self, handle: u64) -> usize {

@@ -1,0 +1,160 @@
+//! The cluster as one node knows it: who it is, who the others are, and who of them has spoken.
+//!
+//! One [`ClusterView`] a node, shared by its cores and fixed while the node runs. What changes in it
+//! changes when a node says hello, never on the path of a request.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+
+/// A node's number, from 1; never used again.
+pub type NodeId = u32;
+/// A cluster's number, never 0.
+pub type ClusterId = u64;
+
+/// Who a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// Its number.
+    pub node: NodeId,
+    /// How often it has started: durably raised at each start, from 1.
+    pub boot: u64,
+    /// Drawn at random at this start.
+    pub start: u64,
+}
+
+/// A node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How many cores it has.
+    pub cores: u16,
+    /// The zone it stands in; empty for none.
+    pub zone: String,
+    /// Its share of the data, relative to the others'.
+    pub weight: u32,
+}
+
+/// A start whose boot counter was used before: a disk was rolled back or copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("node {node} says start {boot}, which is not the latest: {highest} was seen")]
+pub struct BootReused {
+    /// The node.
+    pub node: NodeId,
+    /// The counter it came with.
+    pub boot: u64,
+    /// The highest that was seen.
+    pub highest: u64,
+}
+
+/// What a node knows of its cluster.
+#[derive(Debug)]
+pub struct ClusterView {
+    identity: Identity,
+    /// By number, this node among them.
+    nodes: Vec<NodeInfo>,
+    /// The latest start of each other node: its counter and its random number.
+    seen: Mutex<BTreeMap<NodeId, (u64, u64)>>,
+}
+
+impl ClusterView {
+    /// The view of the node that `identity` names, which must be one of `nodes`.
+    #[must_use]
+    pub fn new(identity: Identity, mut nodes: Vec<NodeInfo>) -> Self {
+        debug_assert!(nodes.iter().any(|node| node.id == identity.node));
+        nodes.sort_unstable_by_key(|node| node.id);
+        Self {
+            identity,
+            nodes,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// This node's number.
+    #[must_use]
+    pub fn here(&self) -> NodeId {
+        self.identity.node
+    }
+
+    /// Every node by number, this one among them.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeInfo] {
+        &self.nodes
+    }
+
+    /// The node of this number.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
+        let found = self.nodes.binary_search_by_key(&id, |node| node.id);
+        self.nodes.get(found.ok()?)
+    }
+
+    /// Takes note of a start of another node, or of another connection of the same start.
+    ///
+    /// # Errors
+    /// [`BootReused`] for a counter below the highest that was seen, and for the same one with
+    /// another random number.
+    pub fn admit(&self, node: NodeId, boot: u64, start: u64) -> Result<(), BootReused> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = seen.entry(node).or_insert((boot, start));
+        if boot > latest.0 {
+            *latest = (boot, start);
+        }
+        if *latest == (boot, start) {
+            return Ok(());
+        }
+        Err(BootReused {
+            node,
+            boot,
+            highest: latest.0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: NodeId) -> NodeInfo {
+        NodeInfo {
+            id,
+            name: format!("n{id}"),
+            address: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            cores: 1,
+            zone: String::new(),
+            weight: 1,
+        }
+    }
+
+    #[test]
+    fn a_boot_counter_is_used_by_one_start_only() {
+        let identity = Identity {
+            cluster: 1,
+            node: 1,
+            boot: 1,
+            start: 1,
+        };
+        let view = ClusterView::new(identity, vec![node(2), node(1)]);
+        assert_eq!((view.nodes()[0].id, view.node(3)), (1, None));
+        assert_eq!(view.admit(2, 5, 100), Ok(()));
+        assert_eq!(view.admit(2, 5, 100), Ok(()), "another core of the same");
+        assert_eq!(view.admit(2, 5, 101).unwrap_err().highest, 5);
+        assert_eq!(view.admit(2, 7, 102), Ok(()));
+        assert_eq!(view.admit(2, 6, 103).unwrap_err().highest, 7);
+        assert_eq!(view.admit(2, 7, 102), Ok(()));
+        assert_eq!(view.admit(1, 1, 1), Ok(()), "nodes are counted apart");
+    }
+}
