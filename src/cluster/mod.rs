@@ -60,6 +60,8 @@ pub struct ClusterView {
     identity: Identity,
     /// By number, this node among them.
     nodes: Vec<NodeInfo>,
+    /// By partition: the nodes that hold it, the one that should lead first.
+    placement: Vec<Vec<NodeId>>,
     /// The latest start of each other node: its counter and its random number.
     seen: Mutex<BTreeMap<NodeId, (u64, u64)>>,
 }
@@ -67,12 +69,13 @@ pub struct ClusterView {
 impl ClusterView {
     /// The view of the node that `identity` names, which must be one of `nodes`.
     #[must_use]
-    pub fn new(identity: Identity, mut nodes: Vec<NodeInfo>) -> Self {
+    pub fn new(identity: Identity, mut nodes: Vec<NodeInfo>, placement: Vec<Vec<NodeId>>) -> Self {
         debug_assert!(nodes.iter().any(|node| node.id == identity.node));
         nodes.sort_unstable_by_key(|node| node.id);
         Self {
             identity,
             nodes,
+            placement,
             seen: Mutex::default(),
         }
     }
@@ -100,6 +103,20 @@ impl ClusterView {
     pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
         let found = self.nodes.binary_search_by_key(&id, |node| node.id);
         self.nodes.get(found.ok()?)
+    }
+
+    /// The nodes that hold a partition, the one that should lead first.
+    #[must_use]
+    pub fn holders(&self, partition: u16) -> &[NodeId] {
+        self.placement
+            .get(usize::from(partition))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// The node that should lead a partition; 0 if there is none.
+    #[must_use]
+    pub fn first_holder(&self, partition: u16) -> NodeId {
+        self.holders(partition).first().copied().unwrap_or_default()
     }
 
     /// Takes note of a start of another node, or of another connection of the same start.
@@ -147,7 +164,7 @@ mod tests {
             boot: 1,
             start: 1,
         };
-        let view = ClusterView::new(identity, vec![node(2), node(1)]);
+        let view = ClusterView::new(identity, vec![node(2), node(1)], Vec::new());
         assert_eq!((view.nodes()[0].id, view.node(3)), (1, None));
         assert_eq!(view.admit(2, 5, 100), Ok(()));
         assert_eq!(view.admit(2, 5, 100), Ok(()), "another core of the same");

@@ -122,7 +122,8 @@ fn alone(settings: &Settings, format: &Format, start: u64) -> ClusterView {
         zone: String::new(),
         weight: 1,
     };
-    ClusterView::new(identity, vec![node])
+    let placement = vec![vec![identity.node]; usize::from(format.partitions)];
+    ClusterView::new(identity, vec![node], placement)
 }
 
 fn limits(settings: &Settings) -> ShardLimits {

@@ -8,18 +8,27 @@
 //! A log that is full takes the rest of a replica's work later, in order; meanwhile that replica is
 //! given nothing more to do, and a leader refuses writes.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
-use raft::eraftpb::Entry;
+use bytes::Bytes;
+use raft::eraftpb::{Entry, Message, MessageType};
 use ringbolt_engine::entry::{Effect, LogId, PartitionId};
 use ringbolt_engine::env::Env;
-use ringbolt_engine::log::{AppendError, HardState, RecordRef, decode_payload_trusted};
+use ringbolt_engine::log::{
+    AppendError, HardState, RecordRef, decode_payload, decode_payload_trusted,
+};
+use ringbolt_wire::peer::{RaftEntries, RaftEntry, RaftMessage};
+use ringbolt_wire::slot::core_of;
 
 use super::Inner;
 use super::counters::add;
+use super::mail::{Origin, Scope};
 use super::signal::Signal;
-use crate::replica::{Outgoing, Replica, TICK, Vote, Work, payload_of};
+use super::write::not_leader;
+use crate::cluster::NodeId;
+use crate::replica::{Outgoing, Replica, TICK, Vote, Work, from_payload, node_of, payload_of};
 
 /// Work that waits until the log has made it durable.
 pub(super) struct Awaiting {
@@ -418,7 +427,144 @@ impl<E: Env> Inner<E> {
         self.begin_round(partition);
     }
 
-    fn send_raft(&self, _partition: PartitionId, _outgoing: Outgoing) {}
+    /// Sends a message to the core of the peer's node that holds the partition. What cannot be sent
+    /// is dropped: raft sends it again, or something newer.
+    fn send_raft(&self, partition: PartitionId, outgoing: Outgoing) {
+        let message = &outgoing.message;
+        let node = node_of(message.to);
+        let Some(core) = self.core_on(node, partition) else {
+            return;
+        };
+        let sent = self.peer_send_raft(
+            node,
+            core,
+            partition,
+            &RaftMessage {
+                kind: message.msg_type as u8,
+                from: message.from,
+                to: message.to,
+                term: message.term,
+                log_term: message.log_term,
+                index: message.index,
+                commit: message.commit,
+                commit_term: message.commit_term,
+                reject: message.reject,
+                reject_hint: message.reject_hint,
+                request_snapshot: message.request_snapshot,
+                priority: message.priority,
+                stamp: micros(outgoing.stamp),
+                echo: micros(outgoing.echo),
+                context: &message.context,
+                snapshot: None,
+            },
+            payloads(partition, &message.entries)
+                .iter()
+                .map(|(entry, payload)| RaftEntry {
+                    kind: entry.entry_type as u8,
+                    term: entry.term,
+                    index: entry.index,
+                    data: payload,
+                }),
+        );
+        let carries_entries = message.msg_type == MessageType::MsgAppend;
+        if !sent && carries_entries {
+            let to = message.to;
+            self.with_replica(partition, |replica| replica.unreachable(to));
+        }
+    }
+
+    /// A peer's message for one of this core's replicas.
+    pub(super) fn raft_received(
+        &self,
+        from: NodeId,
+        partition: PartitionId,
+        message: &RaftMessage<'_>,
+        entries: RaftEntries<'_>,
+    ) {
+        let kind = kind_of(message.kind);
+        let (Some(kind), true) = (kind, node_of(message.from) == from) else {
+            add(&self.counters.bad_frames_total, 1);
+            return;
+        };
+        let mut raft = Message {
+            msg_type: kind,
+            from: message.from,
+            to: message.to,
+            term: message.term,
+            log_term: message.log_term,
+            index: message.index,
+            commit: message.commit,
+            commit_term: message.commit_term,
+            reject: message.reject,
+            reject_hint: message.reject_hint,
+            request_snapshot: message.request_snapshot,
+            priority: message.priority,
+            context: Bytes::copy_from_slice(message.context),
+            ..Message::default()
+        };
+        let mut taken = Vec::with_capacity(entries.len());
+        for entry in entries.iter() {
+            let id = LogId {
+                term: entry.term,
+                index: entry.index,
+            };
+            // What is taken is logged, sent on and applied without another look.
+            if decode_payload(partition, id, entry.data).is_none() {
+                add(&self.counters.bad_frames_total, 1);
+                return;
+            }
+            taken.push(from_payload(partition, id, entry.data.to_vec()));
+        }
+        raft.set_entries(taken.into());
+        let (stamp, echo) = (
+            Duration::from_micros(message.stamp),
+            Duration::from_micros(message.echo),
+        );
+        self.with_replica(partition, |replica| replica.step(raft, stamp, echo));
+        self.to_drive(partition);
+    }
+
+    /// The core of a node that holds a partition.
+    pub(super) fn core_on(&self, node: NodeId, partition: PartitionId) -> Option<u16> {
+        let cores = self.config.cluster.node(node)?.cores;
+        Some(core_of(partition, self.config.map.partitions(), cores))
+    }
+
+    /// Whether this core is to serve a request on a partition that it holds: if not, the request is
+    /// sent on to the node that leads, or refused.
+    pub(super) fn serves_here(
+        &self,
+        partition: PartitionId,
+        by_leader: bool,
+        origin: &Origin,
+        scope: Scope,
+        bytes: &[u8],
+    ) -> bool {
+        let leader = {
+            let replicas = self.replicas.borrow();
+            match replicas.get(usize::from(partition)) {
+                Some(Some(replica)) if !by_leader || replica.serves() => return true,
+                Some(Some(replica)) if !replica.leads() => node_of(replica.leader()),
+                Some(Some(_)) => 0,
+                _ => self.config.cluster.first_holder(partition),
+            }
+        };
+        match self.core_on(leader, partition) {
+            Some(core) if leader != self.config.cluster.here() && !origin.forwarded => {
+                self.forward(leader, core, *origin, scope, bytes);
+            }
+            _ => {
+                let replicas = self.replicas.borrow();
+                let replica = replicas
+                    .get(usize::from(partition))
+                    .and_then(Option::as_ref);
+                let refusal = not_leader(partition, replica);
+                drop(replicas);
+                self.refuse(origin, &refusal);
+            }
+        }
+        false
+    }
 }
 
 impl Rounds {
@@ -426,4 +572,33 @@ impl Rounds {
         let current = self.current.into_iter().flat_map(|(_, waiting)| waiting);
         current.chain(self.next)
     }
+}
+
+/// Entries with the payloads that stand for them.
+fn payloads(partition: PartitionId, entries: &[Entry]) -> Vec<(&Entry, Cow<'_, [u8]>)> {
+    entries
+        .iter()
+        .map(|entry| (entry, payload_of(partition, entry)))
+        .collect()
+}
+
+/// The `raft` crate's kind of a message that peers may send.
+fn kind_of(kind: u8) -> Option<MessageType> {
+    [
+        MessageType::MsgAppend,
+        MessageType::MsgAppendResponse,
+        MessageType::MsgRequestVote,
+        MessageType::MsgRequestVoteResponse,
+        MessageType::MsgHeartbeat,
+        MessageType::MsgHeartbeatResponse,
+        MessageType::MsgTimeoutNow,
+        MessageType::MsgRequestPreVote,
+        MessageType::MsgRequestPreVoteResponse,
+    ]
+    .into_iter()
+    .find(|known| *known as u8 == kind)
+}
+
+fn micros(moment: Duration) -> u64 {
+    u64::try_from(moment.as_micros()).unwrap_or(u64::MAX)
 }

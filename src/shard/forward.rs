@@ -123,10 +123,6 @@ fn is_write(frame: &[u8]) -> bool {
 impl<E: Env> Inner<E> {
     /// Asks a core of another node to execute a request, and gives its answer to `origin`; or
     /// refuses. A request that was forwarded once is answered `NotLeader`.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "replicas with several voters use it")
-    )]
     pub(super) fn forward(
         &self,
         node: NodeId,

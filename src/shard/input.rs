@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use ringbolt_engine::env::Env;
 use ringbolt_wire::frame::{self, FrameView, Peek};
-use ringbolt_wire::message::{ErrorCode, Request, Response, Topology};
+use ringbolt_wire::message::{ErrorCode, ReadLevel, ReadOptions, Request, Response, Topology};
 use ringbolt_wire::{HELLO_FRAME_BYTES_MAX, Kind, partition_of};
 
 use super::counters::add;
+use super::keyspaces::HOME;
 use super::mail::{Item, KeyspaceChange, Origin, Parcel, Scope, SessionKey, Ticket};
 use super::sessions::{Session, Stage};
 use super::{Inner, Leaving, Shard};
@@ -455,7 +456,9 @@ impl<E: Env> Inner<E> {
                 key,
             } => {
                 let partition = partition_of(key, partitions);
-                if self.owned(partition, origin, bytes) {
+                if self.owned(partition, origin, bytes)
+                    && self.serves_here(partition, by_leader(&read), &origin, scope, bytes)
+                {
                     self.get(origin, scope, partition, keyspace, &read, key, bytes);
                 }
             }
@@ -465,7 +468,9 @@ impl<E: Env> Inner<E> {
                 op,
             } => {
                 let partition = partition_of(op.key(), partitions);
-                if self.owned(partition, origin, bytes) {
+                if self.owned(partition, origin, bytes)
+                    && self.serves_here(partition, true, &origin, scope, bytes)
+                {
                     self.write(origin, partition, keyspace, &options, &op, bytes);
                 }
             }
@@ -480,7 +485,9 @@ impl<E: Env> Inner<E> {
                 ops,
             } => match self.batch_partition(&ops) {
                 Ok(partition) => {
-                    if self.owned(partition, origin, bytes) {
+                    if self.owned(partition, origin, bytes)
+                        && self.serves_here(partition, true, &origin, scope, bytes)
+                    {
                         self.batch(origin, partition, keyspace, &options, &ops, bytes);
                     }
                 }
@@ -492,7 +499,9 @@ impl<E: Env> Inner<E> {
                 key,
             } => {
                 let partition = partition_of(key, partitions);
-                if self.owned(partition, origin, bytes) {
+                if self.owned(partition, origin, bytes)
+                    && self.serves_here(partition, by_leader(&read), &origin, scope, bytes)
+                {
                     self.stat(origin, scope, partition, keyspace, &read, key, bytes);
                 }
             }
@@ -501,12 +510,16 @@ impl<E: Env> Inner<E> {
             Request::Topology => self.answer(&origin, &Response::Topology(self.topology())),
             Request::Stats => self.stats(origin, scope, bytes),
             Request::KeyspaceCreate { name, options } => {
-                if self.owned(super::keyspaces::HOME, origin, bytes) {
+                if self.owned(HOME, origin, bytes)
+                    && self.serves_here(HOME, true, &origin, scope, bytes)
+                {
                     self.keyspace_create(origin, name, options);
                 }
             }
             Request::KeyspaceDrop { name } => {
-                if self.owned(super::keyspaces::HOME, origin, bytes) {
+                if self.owned(HOME, origin, bytes)
+                    && self.serves_here(HOME, true, &origin, scope, bytes)
+                {
                     self.keyspace_drop(origin, name);
                 }
             }
@@ -534,4 +547,9 @@ impl<E: Env> Inner<E> {
         self.parcels.borrow_mut()[usize::from(core)].request(origin, Scope::Whole, bytes);
         false
     }
+}
+
+/// Whether a read is for the leader only.
+fn by_leader(read: &ReadOptions<'_>) -> bool {
+    matches!(read.level, ReadLevel::Linearizable | ReadLevel::Strict)
 }

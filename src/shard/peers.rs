@@ -156,17 +156,13 @@ impl<E: Env> Shard<E> {
 impl<E: Env> Inner<E> {
     /// Sends an item to a core of another node, or drops it. Borrows no more than the sessions and
     /// links, and only until it returns.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "replicas with several voters use it")
-    )]
+    #[cfg_attr(not(test), expect(dead_code, reason = "snapshots are sent by it"))]
     pub(super) fn peer_send(&self, node: NodeId, core: u16, item: &PeerItem<'_>) -> bool {
         self.peer_append(PeerId { node, core }, |out| item.encode(out))
             .is_ok()
     }
 
     /// The same for a consensus message whose entries are not in wire form.
-    #[expect(dead_code, reason = "replicas with several voters use it")]
     pub(super) fn peer_send_raft<'e>(
         &self,
         node: NodeId,
@@ -549,8 +545,12 @@ impl<E: Env> Inner<E> {
                 frame,
             } => self.execute_forwarded(from, id, deadline_ms, reach, frame),
             PeerItem::ForwardReply { id, frame } => self.forward_answered(from, id, frame),
-            PeerItem::Raft { .. }
-            | PeerItem::SnapshotChunk(_)
+            PeerItem::Raft {
+                partition,
+                message,
+                entries,
+            } => self.raft_received(from.node, partition, &message, entries),
+            PeerItem::SnapshotChunk(_)
             | PeerItem::SnapshotAck(_)
             | PeerItem::NodeState(_)
             | PeerItem::Map { .. } => self.replica_received(from, item),

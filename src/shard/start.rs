@@ -41,14 +41,19 @@ impl<E: Env> Shard<E> {
         inner.read_clock();
         let seed = inner.env.random();
         let mut alone = Vec::new();
+        let cluster = &inner.config.cluster;
         for partition in inner.config.map.owned_by(inner.config.core) {
-            let id = replica_id(1, 1);
+            let holders = cluster.holders(partition);
+            if !holders.contains(&cluster.here()) {
+                continue;
+            }
+            let voters: Vec<u64> = holders.iter().map(|&node| replica_id(node, 1)).collect();
             let start = Start {
                 partition,
-                id,
-                voters: vec![id],
+                id: replica_id(cluster.here(), 1),
+                preferred: voters.first().copied().filter(|_| voters.len() > 1),
+                voters,
                 seed,
-                preferred: None,
             };
             let found = recovered.iter().find(|r| r.partition == partition);
             let applied = inner.engine.tree().applied(partition);

@@ -1,5 +1,6 @@
 //! The request path over the simulated environment.
 
+mod cluster;
 mod network;
 mod peers;
 mod rig;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringbolt_engine::env::sim::{self, Rng, SimEnv, SimOptions};
 use ringbolt_engine::env::{Env, TaskClass};
 
-use super::rig::{Rig, view};
+use super::rig::{Placement, Rig, limits, view};
 use crate::cluster::NodeId;
 use crate::shard::limits::ShardLimits;
 
@@ -52,11 +52,31 @@ pub(super) struct Network {
     pub(super) broken: Cell<u64>,
 }
 
-/// Runs a test on nodes, numbered from 1, of so many cores each.
+/// Runs a test on nodes, numbered from 1, of so many cores each, that share no partition.
 pub(super) fn with_nodes<F>(
     seed: u64,
     cores: &[u16],
     limits: ShardLimits,
+    test: impl FnOnce(Rc<Network>) -> F,
+) where
+    F: Future<Output = ()> + 'static,
+{
+    with_placement(seed, cores, limits, Placement::Apart, test);
+}
+
+/// The same on nodes that each hold every partition.
+pub(super) fn with_cluster<F>(seed: u64, cores: &[u16], test: impl FnOnce(Rc<Network>) -> F)
+where
+    F: Future<Output = ()> + 'static,
+{
+    with_placement(seed, cores, limits(), Placement::Together, test);
+}
+
+fn with_placement<F>(
+    seed: u64,
+    cores: &[u16],
+    limits: ShardLimits,
+    placement: Placement,
     test: impl FnOnce(Rc<Network>) -> F,
 ) where
     F: Future<Output = ()> + 'static,
@@ -74,7 +94,7 @@ pub(super) fn with_nodes<F>(
             broken: Cell::default(),
         });
         for here in (1..).take(cores.len()) {
-            let view = Arc::new(view(here, 1, cores));
+            let view = Arc::new(view(here, 1, cores, placement));
             let rig = Rig::open(env.clone(), view, limits.clone()).await;
             network.nodes.borrow_mut().push(rig);
         }

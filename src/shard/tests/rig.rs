@@ -123,7 +123,7 @@ pub(super) fn with_node<F>(
 {
     println!("seed {seed}");
     sim::run(seed, SimOptions::default(), |env| async move {
-        let view = Arc::new(view(1, 1, &[cores]));
+        let view = Arc::new(view(1, 1, &[cores], Placement::Apart));
         let rig = Rig::open(env, view, limits).await;
         test(Rc::clone(&rig)).await;
         rig.stop.set(true);
@@ -131,8 +131,17 @@ pub(super) fn with_node<F>(
     });
 }
 
+/// Where the partitions of several nodes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// Each node takes itself for the only one that holds them.
+    Apart,
+    /// Every node holds every partition.
+    Together,
+}
+
 /// What node `here` knows of a cluster whose nodes, from 1, have so many cores.
-pub(super) fn view(here: NodeId, boot: u64, cores: &[u16]) -> ClusterView {
+pub(super) fn view(here: NodeId, boot: u64, cores: &[u16], placement: Placement) -> ClusterView {
     let nodes = (1..).zip(cores).map(|(id, &cores)| NodeInfo {
         id,
         name: format!("node-{id}"),
@@ -147,7 +156,14 @@ pub(super) fn view(here: NodeId, boot: u64, cores: &[u16]) -> ClusterView {
         boot,
         start: boot * 1000 + u64::from(here),
     };
-    ClusterView::new(identity, nodes.collect())
+    let count = cores.len() as u32;
+    let placement = (0..u32::from(PARTITIONS))
+        .map(|partition| match placement {
+            Placement::Apart => vec![here],
+            Placement::Together => (0..count).map(|i| (partition + i) % count + 1).collect(),
+        })
+        .collect();
+    ClusterView::new(identity, nodes.collect(), placement)
 }
 
 impl Rig {

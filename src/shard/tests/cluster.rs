@@ -1,0 +1,245 @@
+//! Partitions that several nodes hold together.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringbolt_engine::env::Env;
+use ringbolt_wire::list::TokensBuf;
+use ringbolt_wire::message::{
+    Ack, Condition, ErrorCode, ErrorReply, ReadLevel, ReadOptions, Request, Response, Token, Ttl,
+    WriteOp, WriteOptions,
+};
+use ringbolt_wire::partition_of;
+
+use super::network::{Network, with_cluster};
+use super::rig::{PARTITIONS, Rig};
+use super::{done, incr, put, value};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Waits until every partition has a leader that serves.
+async fn led(network: &Network, nodes: &[u32]) {
+    for _ in 0..5000 {
+        let mut serving = vec![0; usize::from(PARTITIONS)];
+        for &node in nodes {
+            for shard in &network.node(node).shards {
+                for (partition, replica) in shard.0.replicas.borrow().iter().enumerate() {
+                    if replica.as_ref().is_some_and(|replica| replica.serves()) {
+                        serving[partition] += 1;
+                    }
+                }
+            }
+        }
+        if serving.iter().all(|&count| count == 1) {
+            return;
+        }
+        network.env.sleep(Duration::from_millis(1)).await;
+    }
+    panic!("some partition has no leader");
+}
+
+/// The node that leads the partition of a key.
+fn leader_of(network: &Network, key: &[u8]) -> u32 {
+    let partition = partition_of(key, PARTITIONS);
+    let leads =
+        |node: &u32| {
+            network.node(*node).shards.iter().any(|shard| {
+                shard.0.with_replica(partition, |replica| replica.serves()) == Some(true)
+            })
+        };
+    (1..=3).find(leads).expect("a leader")
+}
+
+fn plain<'a>(key: &'a [u8], value: &'a [u8]) -> Request<'a> {
+    put(key, value, Ttl::Never, Condition::None)
+}
+
+/// Writes with retries, as a client does; the version.
+async fn written(rig: &Rig, conn: u64, request: &Request<'_>) -> u64 {
+    for _ in 0..2000 {
+        let answer = rig
+            .call(conn, request, |reply| match reply {
+                Response::Written { token, .. } => Ok(token.index),
+                Response::Error(ErrorReply { code, .. }) => Err(code),
+                other => panic!("{other:?}"),
+            })
+            .await;
+        match answer {
+            Ok(version) => return version,
+            Err(ErrorCode::NotLeader | ErrorCode::Unavailable | ErrorCode::InDoubt) => {
+                rig.env.sleep(Duration::from_millis(5)).await;
+            }
+            Err(code) => panic!("{code:?}"),
+        }
+    }
+    panic!("never written");
+}
+
+#[test]
+fn any_node_serves_what_another_leads() {
+    with_cluster(1, &[1, 2, 3], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        let a = network.node(1);
+        let conn = a.connect(0, None).await;
+        for i in 0..40u32 {
+            let key = format!("key-{i}");
+            done(&a, conn, &plain(key.as_bytes(), key.as_bytes())).await;
+        }
+        for node in 1..=3 {
+            let rig = network.node(node);
+            let conn = rig.connect(0, None).await;
+            for i in 0..40u32 {
+                let key = format!("key-{i}");
+                let found = value(&rig, conn, key.as_bytes()).await;
+                assert_eq!(found.as_deref(), Some(key.as_bytes()));
+            }
+        }
+    });
+}
+
+#[test]
+fn what_was_acknowledged_outlives_the_leader_and_the_rest_go_on() {
+    with_cluster(2, &[1, 1, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        let lost = leader_of(&network, b"k");
+        let other = if lost == 1 { 2 } else { 1 };
+        let rig = network.node(other);
+        let conn = rig.connect(0, None).await;
+        let first = done(&rig, conn, &plain(b"k", b"one")).await;
+        let others: Vec<u32> = (1..=3).filter(|&node| node != lost).collect();
+        for &node in &others {
+            network.cut(node, lost);
+            network.cut(lost, node);
+        }
+        let at = network.env.now();
+        led(&network, &others).await;
+        let gap = network.env.now() - at;
+        assert!(gap < SECOND, "{gap:?} without a leader");
+        let second = written(&rig, conn, &plain(b"k", b"two")).await;
+        assert!(second > first);
+        // The old leader cannot say anything any more, neither old nor new.
+        let cut_off = network.node(lost);
+        let there = cut_off.connect(0, None).await;
+        let code = cut_off
+            .call(there, &super::get(b"k"), |reply| match reply {
+                Response::Error(ErrorReply { code, .. }) => code,
+                other => panic!("{other:?}"),
+            })
+            .await;
+        assert!(
+            matches!(code, ErrorCode::Unavailable | ErrorCode::NotLeader),
+            "{code:?}"
+        );
+        network.heal();
+        network.env.sleep(SECOND).await;
+        assert_eq!(
+            value(&cut_off, there, b"k").await.as_deref(),
+            Some(&b"two"[..])
+        );
+    });
+}
+
+#[test]
+fn a_session_reads_its_own_writes_on_every_node() {
+    with_cluster(3, &[1, 1, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        let a = network.node(1);
+        let conn = a.connect(0, None).await;
+        let conns: Vec<(Rc<Rig>, u64)> = {
+            let mut all = Vec::new();
+            for node in 1..=3 {
+                let rig = network.node(node);
+                let conn = rig.connect(0, None).await;
+                all.push((rig, conn));
+            }
+            all
+        };
+        for i in 0..20u32 {
+            let text = i.to_string();
+            let request = plain(b"mine", text.as_bytes());
+            let token: Token = a
+                .call(conn, &request, |reply| match reply {
+                    Response::Written { token, .. } => token,
+                    other => panic!("{other:?}"),
+                })
+                .await;
+            for (rig, conn) in &conns {
+                let mut tokens = TokensBuf::default();
+                tokens.push(token);
+                let read = Request::Get {
+                    keyspace: 0,
+                    read: ReadOptions {
+                        level: ReadLevel::Session,
+                        tokens: tokens.as_tokens(),
+                    },
+                    key: b"mine",
+                };
+                let seen = rig
+                    .call(*conn, &read, |reply| match reply {
+                        Response::Value { value, .. } => value.to_vec(),
+                        other => panic!("{other:?}"),
+                    })
+                    .await;
+                assert_eq!(seen, text.as_bytes());
+            }
+        }
+    });
+}
+
+#[test]
+fn acknowledgements_are_as_many_as_asked_for() {
+    with_cluster(4, &[1, 1, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        let leader = leader_of(&network, b"k");
+        let rig = network.node(leader);
+        let conn = rig.connect(0, None).await;
+        let with = |ack| Request::Write {
+            keyspace: 0,
+            options: WriteOptions {
+                ack,
+                ..WriteOptions::default()
+            },
+            op: WriteOp::Put {
+                key: b"k",
+                value: b"v",
+                ttl: Ttl::Never,
+                condition: Condition::None,
+            },
+        };
+        for ack in [Ack::Leader, Ack::Quorum, Ack::All, Ack::Count(3)] {
+            done(&rig, conn, &with(ack)).await;
+        }
+        assert_eq!(
+            super::code(&rig, conn, &with(Ack::Count(4))).await,
+            ErrorCode::BadRequest
+        );
+        let third = (1..=3).find(|&node| node != leader).unwrap();
+        network.cut(leader, third);
+        network.cut(third, leader);
+        done(&rig, conn, &with(Ack::Count(2))).await;
+        assert_eq!(
+            super::code(&rig, conn, &with(Ack::All)).await,
+            ErrorCode::CommittedNotAll
+        );
+    });
+}
+
+#[test]
+fn increments_at_every_node_add_up() {
+    with_cluster(5, &[2, 1, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        for round in 0..20 {
+            for node in 1..=3 {
+                let rig = network.node(node);
+                let conn = rig.connect(0, None).await;
+                let count = rig
+                    .call(conn, &incr(b"n", 1), |reply| match reply {
+                        Response::Counter { value, .. } => value,
+                        other => panic!("{other:?}"),
+                    })
+                    .await;
+                assert_eq!(count, round * 3 + i64::from(node));
+            }
+        }
+    });
+}
