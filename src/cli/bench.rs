@@ -97,7 +97,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Server")]
 struct ServerArgs {
-    /// The server.
+    /// The server; of a cluster, some of its nodes, with commas between.
     #[arg(
         long,
         value_name = "HOST:PORT",

@@ -17,7 +17,7 @@ use super::output::{Format, JsonBytes, Out};
 /// The server is not reached.
 pub fn connect(args: &ClientArgs) -> Result<Client, Failure> {
     let client = Client::builder()
-        .address(&args.addr)
+        .addresses(&args.addr)
         .agent(concat!("ringbolt ", env!("CARGO_PKG_VERSION")))
         .connect_timeout(args.timeout)
         .deadline(args.timeout)
@@ -67,7 +67,7 @@ impl From<Error> for Failure {
             error => error.to_string(),
         };
         let retry_after = match &error {
-            Error::Refused(reason) => reason.retry_after,
+            Error::Refused(reason) | Error::Stale(reason) => reason.retry_after,
             _ => None,
         };
         Self {

@@ -46,6 +46,15 @@ fn text_is_plain() {
 }
 
 #[test]
+fn one_address_of_several_that_answers_is_enough() {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = format!("{},{}", dead.local_addr().unwrap(), fake::start());
+    drop(dead);
+    let ended = end(ringbolt(&["get", "k", "--addr", &addresses]), b"");
+    assert_eq!((ended.code, ended.stdout.as_str()), (0, "value of k"));
+}
+
+#[test]
 fn json_is_one_object_a_line() {
     let json = ["--format", "json"];
     let says = |args: &[&str], stdout: &str| says(&[args, &json].concat(), stdout);

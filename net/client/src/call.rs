@@ -176,14 +176,14 @@ impl Caller {
                         // asked once what came of the write, and again where it says when it will
                         // know.
                         ErrorCode::InDoubt if retryable(&request) && leads == Some(false) => {
-                            progress.in_doubt(error.to_string());
+                            progress.in_doubt(why(&error));
                             progress.failed(node, retry_after);
                         }
                         ErrorCode::InDoubt
                             if retryable(&request)
                                 && (progress.in_doubt.is_none() || !retry_after.is_zero()) =>
                         {
-                            progress.in_doubt(error.to_string());
+                            progress.in_doubt(why(&error));
                             wait = Some(retry_after);
                         }
                         _ => return Err(progress.settle(error)),
@@ -439,6 +439,14 @@ impl Progress {
             Error::Invalid(invalid) if invalid.code != ErrorCode::NoSuchKeyspace => error,
             _ => Error::InDoubt(reason.clone()),
         }
+    }
+}
+
+/// Why a server does not know what came of a write.
+fn why(error: &Error) -> Arc<str> {
+    match error {
+        Error::InDoubt(why) => why.clone(),
+        other => other.to_string().into(),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::parse_span;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection and output")]
 pub struct ClientArgs {
-    /// The server.
+    /// The server; of a cluster, some of its nodes, with commas between.
     #[arg(
         long,
         value_name = "HOST:PORT",

@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock::{Clock, nanos};
-use crate::connect::Target;
+use crate::connect::{Reach, Target};
 use crate::keys::{Keys, scramble};
 use crate::ledger::{self, Entry, LedgerFile, LedgerHeader};
 use crate::options::{Limit, Preload, Protocol};
@@ -499,11 +499,8 @@ fn worker_thread(
         return;
     }
     let options = &shared.options;
-    let cores = worker.cores();
-    let routing = match &shared.target.topology {
-        Some(topology) => Routing::new(topology, cores.iter().copied()),
-        None => Routing::anywhere(),
-    };
+    let places = worker.places();
+    let routing = Routing::new(shared.target.owners.clone(), places.iter().copied());
     let seed = scramble(options.seed ^ scramble(thread as u64));
     let mut verify: Option<Verify> = None;
     let new_verify = |run| {
@@ -511,7 +508,7 @@ fn worker_thread(
             options.clone(),
             run,
             &routing,
-            &cores,
+            &places,
             (thread as u64, options.threads as u64),
             &shared.entries,
             shared.only_entries,
@@ -572,24 +569,16 @@ fn worker_thread(
     }
 }
 
-/// Opens one thread's connections. The `i`th of all connections asks for core `i` modulo the
-/// number of cores, unless there are fewer connections than cores.
+/// Opens one thread's connections: the `i`th of all belongs to the `i`th place, counted round.
 fn connect(shared: &Shared, thread: usize) -> Result<Worker, LoadError> {
     let options = &shared.options;
-    let cores = shared
-        .target
-        .topology
-        .as_ref()
-        .map_or(0, ringbolt_wire::message::Topology::cores_here);
-    let direct = cores > 0 && options.connections >= usize::from(cores);
     let first = options.connections * thread / options.threads;
     let end = options.connections * (thread + 1) / options.threads;
     let mut streams = Vec::with_capacity(end - first);
+    let mut reach = Reach::default();
     for number in first..end {
-        let wanted = direct.then(|| (number % usize::from(cores.max(1))) as u16);
-        let (stream, welcome) = shared.target.connect(wanted)?;
-        let core = welcome.map(|welcome| welcome.core).filter(|_| direct);
-        streams.push((stream, core));
+        let (home, place) = shared.target.home(number, options.connections);
+        streams.push((shared.target.open(home, &mut reach)?, home, place));
     }
     let seed = scramble(options.seed ^ scramble(!(thread as u64)));
     Worker::new(

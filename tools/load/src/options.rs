@@ -108,7 +108,7 @@ pub enum Arrivals {
 /// A whole run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `host:port` of the server.
+    /// `host:port` of the server; of a cluster, of any of its nodes, with commas between.
     pub addr: String,
     /// Its protocol.
     pub protocol: Protocol,

@@ -24,7 +24,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::clock::{Clock, nanos};
-use crate::connect::{Connector, Target, Wanted};
+use crate::connect::{Connector, Home, Target, Wanted};
 use crate::keys::Keys;
 use crate::open_loop::Schedule;
 use crate::protocol::{Codec, Command, Effect, Failure, Reply};
@@ -42,6 +42,11 @@ const TICK_NS: u64 = 50_000_000;
 const WAIT_NS: u64 = 1_000_000;
 /// How many tickets of a run limited by requests a thread takes at a time.
 const TICKETS: i64 = 16;
+/// How long a node that does not lead is left alone, in milliseconds.
+const NOT_LEADER_MS: u32 = 10;
+/// How often in a row a connection's node may say that it does not lead, before the connection
+/// moves to another.
+const NOT_LEADER_MAX: u32 = 8;
 /// Input and output buffers that grew past this are given back when empty.
 const BUFFER_KEEP_BYTES: usize = 1 << 20;
 
@@ -88,7 +93,12 @@ struct Slot {
 #[derive(Debug)]
 struct Conn {
     stream: Option<TcpStream>,
-    core: Option<u16>,
+    /// Where it leads, or would if that node could be reached.
+    home: Home,
+    /// Whose keys it makes requests of; `None`: any.
+    place: Option<u16>,
+    /// How often in a row its node said that it does not lead.
+    not_leader: u32,
     input: Vec<u8>,
     output: Vec<u8>,
     written: usize,
@@ -120,6 +130,8 @@ pub(crate) struct Worker {
     events: Events,
     conns: Vec<Conn>,
     codec: Codec,
+    /// The nodes' numbers.
+    nodes: Vec<u32>,
     connector: Connector,
     keys: Keys,
     prefix: Vec<u8>,
@@ -142,12 +154,12 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Takes over streams that have shaken hands, each with the core it leads to.
+    /// Takes over streams that have shaken hands, each with where it belongs and whose keys it gets.
     pub fn new(
         options: Arc<Options>,
         target: &Target,
         clock: Clock,
-        streams: Vec<(std::net::TcpStream, Option<u16>)>,
+        streams: Vec<(std::net::TcpStream, Home, Option<u16>)>,
         run: Option<u64>,
         seed: u64,
     ) -> Result<Self, LoadError> {
@@ -165,6 +177,7 @@ impl Worker {
             events: Events::with_capacity(EVENTS),
             conns: Vec::new(),
             codec,
+            nodes: target.nodes.iter().map(|node| node.id).collect(),
             connector: Connector::start(target.clone(), waker)?,
             keys: Keys::new(&options.key_prefix),
             prefix: options.key_prefix.as_bytes().to_vec(),
@@ -186,10 +199,12 @@ impl Worker {
             under_way: 0,
             seed,
         };
-        for (conn, (stream, core)) in streams.into_iter().enumerate() {
+        for (conn, (stream, home, place)) in streams.into_iter().enumerate() {
             worker.conns.push(Conn {
                 stream: None,
-                core,
+                home,
+                place,
+                not_leader: 0,
                 input: Vec::new(),
                 output: Vec::new(),
                 written: 0,
@@ -206,9 +221,9 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Where the connections lead.
-    pub fn cores(&self) -> Vec<Option<u16>> {
-        self.conns.iter().map(|conn| conn.core).collect()
+    /// Whose keys each connection makes requests of.
+    pub fn places(&self) -> Vec<Option<u16>> {
+        self.conns.iter().map(|conn| conn.place).collect()
     }
 
     fn attach(&mut self, conn: usize, stream: std::net::TcpStream) -> Result<(), LoadError> {
@@ -356,7 +371,7 @@ impl Worker {
                 conn.dead = false;
                 self.connector.ask(Wanted {
                     conn: number,
-                    core: conn.core,
+                    home: conn.home,
                     until: Instant::now() + self.options.reconnect_for,
                 });
             }
@@ -449,18 +464,21 @@ impl Worker {
         now: u64,
     ) -> bool {
         let Conn {
-            core, stream, done, ..
+            place,
+            stream,
+            done,
+            ..
         } = &self.conns[conn];
         if turn.closed || *done || stream.is_none() {
             return false;
         }
-        let core = *core;
+        let place = *place;
         let limited = turn.phase.tickets.is_some() && now >= turn.phase.window.start;
         if limited && !self.has_ticket(turn) {
             self.conns[conn].done = true;
             return false;
         }
-        let op = match turn.source.next(conn, core, now) {
+        let op = match turn.source.next(conn, place, now) {
             Next::Op(op) => op,
             Next::Wait => {
                 let state = &mut self.conns[conn];
@@ -752,6 +770,7 @@ impl Worker {
             return Ok(());
         }
         let (op, begun) = (entry.op, entry.begun_ns);
+        self.conns[conn].not_leader = 0;
         turn.recorder
             .success(op.kind, begun, now, &turn.phase.intervals);
         self.release(turn, conn, slot, outcome, now);
@@ -773,10 +792,18 @@ impl Worker {
             now,
             &turn.phase.intervals,
         );
+        if let Effect::NotLeader { node } = failure.effect {
+            self.conns[conn].not_leader += 1;
+            self.conns[conn].home.node = self.elsewhere(conn, node);
+        }
         let entry = &mut self.conns[conn].slots[slot as usize];
         let writes = entry.op.kind.writes();
         let outcome = match failure.effect {
-            Effect::Retry { after_ms } => {
+            Effect::Retry { .. } | Effect::NotLeader { .. } => {
+                let after_ms = match failure.effect {
+                    Effect::Retry { after_ms } => after_ms,
+                    _ => NOT_LEADER_MS,
+                };
                 let due = now + u64::from(after_ms) * 1_000_000;
                 let give_up = entry.begun_ns.saturating_add(nanos(self.options.timeout));
                 if due < give_up && !turn.closed {
@@ -794,6 +821,13 @@ impl Worker {
             Effect::Done => Outcome::NotDone,
         };
         self.release(turn, conn, slot, outcome, now);
+    }
+
+    /// Where a connection goes whose node does not lead: to the one that does, if it is known.
+    fn elsewhere(&self, conn: usize, leader: u32) -> usize {
+        let next = (self.conns[conn].home.node + 1) % self.nodes.len();
+        let known = self.nodes.iter().position(|&node| node == leader);
+        known.unwrap_or(next)
     }
 
     /// Ends a request.
@@ -848,6 +882,7 @@ impl Worker {
         state.output.clear();
         state.written = 0;
         state.order.clear();
+        state.not_leader = 0;
         turn.recorder
             .error(Cow::Borrowed(code), message, now, &turn.phase.intervals);
         for slot in 0..state.slots.len() as u32 {
@@ -869,7 +904,7 @@ impl Worker {
         }
         self.connector.ask(Wanted {
             conn,
-            core: self.conns[conn].core,
+            home: self.conns[conn].home,
             until: Instant::now() + self.options.reconnect_for,
         });
     }
@@ -921,13 +956,18 @@ impl Worker {
         }
     }
 
-    /// Gives up connections with a request that has gone unanswered for too long.
+    /// Gives up connections with a request that has gone unanswered for too long, or whose node goes
+    /// on saying that it does not lead.
     fn expire<S: Source>(&mut self, turn: &mut Turn<'_, S>, now: u64) {
         // A Ringbolt server answers at the deadline itself: give the answer time to arrive.
         let timeout = nanos(self.options.timeout) + 2 * TICK_NS;
         for conn in 0..self.conns.len() {
             let state = &self.conns[conn];
             if state.in_use() == 0 || state.stream.is_none() {
+                continue;
+            }
+            if state.not_leader >= NOT_LEADER_MAX && self.nodes.len() > 1 {
+                self.lose(turn, conn, "Moved", "the node does not lead");
                 continue;
             }
             let late = state.slots.iter().any(|slot| {

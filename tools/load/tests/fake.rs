@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ringbolt_wire::codec::{encode_error, encode_not_found, encode_value, encode_written};
 use ringbolt_wire::frame::{self, Peek};
 use ringbolt_wire::message::{
-    ErrorCode, ErrorReply, Keyspace, Limits, Meta, Request, Response, Token, Topology, WriteOp,
+    ErrorCode, ErrorReply, Keyspace, Limits, Meta, NodeId, NodeInfo, Replicas, Request, Response,
+    Token, Topology, WriteOp,
 };
 
 /// What the server does wrong.
@@ -43,7 +44,12 @@ pub struct Fake {
 
 struct State {
     lie: Lie,
-    data: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    data: Data,
+    node: NodeId,
+    /// What it tells of the cluster, if it is one of several nodes.
+    cluster: Option<Arc<Mutex<Topology>>>,
+    /// Who leads everything, whatever the topology says; 0 for whoever it says.
+    leader: Arc<AtomicU32>,
     count: AtomicU64,
     stopped: AtomicBool,
     /// Requests that came to a core which does not own their key.
@@ -51,10 +57,13 @@ struct State {
     open: Mutex<Vec<TcpStream>>,
 }
 
+type Data = Arc<Mutex<BTreeMap<Vec<u8>, Vec<u8>>>>;
+
 /// What to do with a request.
 enum Fate {
     Answer,
     Overloaded,
+    NotLeader,
     Cut,
     Swallow,
 }
@@ -67,12 +76,63 @@ impl Fake {
         Self::with_data(lie, BTreeMap::new())
     }
 
+    /// Nodes 1 and 2 of a cluster: each leads half of the partitions and, as if it passed requests
+    /// on, serves all, until somebody else leads everything.
+    pub fn cluster() -> (Self, Self) {
+        let cluster: Arc<Mutex<Topology>> = Arc::new(Mutex::new(Topology {
+            cluster: 5,
+            nodes: Vec::new(),
+            replicas: (0..PARTITIONS)
+                .map(|partition| Replicas {
+                    leader: u32::from(partition) % 2 + 1,
+                    nodes: vec![1, 2],
+                })
+                .collect(),
+            ..Topology::alone("", 1, 1)
+        }));
+        let (data, leader) = (Data::default(), Arc::default());
+        let start = |node| {
+            let fake = Self::start_node(Lie::None, &data, node, Some(&cluster), &leader);
+            cluster.lock().unwrap().nodes.push(NodeInfo {
+                id: node,
+                name: String::new(),
+                address: fake.addr(),
+                cores: CORES,
+                zone: String::new(),
+            });
+            fake
+        };
+        (start(1), start(2))
+    }
+
+    /// From now on this node leads everything, and the others say so.
+    pub fn lead(&self) {
+        self.state.leader.store(self.state.node, Ordering::SeqCst);
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.state.count.load(Ordering::SeqCst)
+    }
+
     pub fn with_data(lie: Lie, data: BTreeMap<Vec<u8>, Vec<u8>>) -> Self {
+        Self::start_node(lie, &Arc::new(Mutex::new(data)), 1, None, &Arc::default())
+    }
+
+    fn start_node(
+        lie: Lie,
+        data: &Data,
+        node: NodeId,
+        cluster: Option<&Arc<Mutex<Topology>>>,
+        leader: &Arc<AtomicU32>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(State {
             lie,
-            data: Mutex::new(data),
+            data: data.clone(),
+            node,
+            cluster: cluster.cloned(),
+            leader: leader.clone(),
             count: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             misrouted: AtomicU64::new(0),
@@ -170,9 +230,33 @@ impl State {
         }
     }
 
+    fn welcome(&self, core: u16) -> Response<'static> {
+        Response::Welcome {
+            version: 1,
+            core,
+            server: "fake",
+            limits: Limits {
+                key_bytes_max: 64 << 10,
+                value_bytes_max: 512 << 10,
+                frame_bytes_max: 1 << 20,
+                inflight_requests_max: 256,
+                scan_rows_max: 1000,
+            },
+            topology: match &self.cluster {
+                Some(cluster) => Topology {
+                    here: self.node,
+                    ..cluster.lock().unwrap().clone()
+                },
+                None => Topology::alone("fake", CORES, PARTITIONS),
+            },
+        }
+    }
+
     fn fate(&self) -> (Fate, u64) {
         let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let leader = self.leader.load(Ordering::SeqCst);
         let fate = match self.lie {
+            _ if leader != 0 && leader != self.node => Fate::NotLeader,
             Lie::Overload if number.is_multiple_of(3) => Fate::Overloaded,
             Lie::Swallow if number.is_multiple_of(100) => Fate::Swallow,
             _ => Fate::Answer,
@@ -223,7 +307,7 @@ impl State {
         let (fate, number) = self.fate();
         match fate {
             Fate::Answer => {}
-            Fate::Overloaded => {
+            Fate::Overloaded | Fate::NotLeader => {
                 out.extend_from_slice(b"-LOADING not now\r\n");
                 return (took, true);
             }
@@ -267,7 +351,7 @@ impl State {
         let request = Request::decode(&view).unwrap();
         if let Request::Hello { core: wanted, .. } = request {
             *core = wanted;
-            welcome(wanted.unwrap_or(0)).encode(id, out);
+            self.welcome(wanted.unwrap_or(0)).encode(id, out);
             return (len, true);
         }
         if let Request::KeyspaceList = request {
@@ -292,6 +376,16 @@ impl State {
                 encode_error(out, id, &error);
                 return (len, true);
             }
+            Fate::NotLeader => {
+                let error = ErrorReply {
+                    code: ErrorCode::NotLeader,
+                    retry_after_ms: 0,
+                    detail: self.leader.load(Ordering::SeqCst).into(),
+                    message: "not here",
+                };
+                encode_error(out, id, &error);
+                return (len, true);
+            }
             Fate::Swallow => return (len, true),
             Fate::Cut => return (len, false),
         }
@@ -303,7 +397,11 @@ impl State {
         let check_core = |key: &[u8]| {
             let partition = ringbolt_wire::partition_of(key, PARTITIONS);
             let owner = ringbolt_wire::slot::core_of(partition, PARTITIONS, CORES);
-            if core.is_some_and(|core| core != owner) {
+            let elsewhere = self.cluster.as_ref().is_some_and(|cluster| {
+                let leader = cluster.lock().unwrap().leader(partition);
+                core.is_some() && leader != Some(self.node)
+            });
+            if elsewhere || core.is_some_and(|core| core != owner) {
                 self.misrouted.fetch_add(1, Ordering::Relaxed);
             }
         };
@@ -356,22 +454,6 @@ fn store(data: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: &[u8], value: Option<&[u8]>
         None => {
             data.remove(key);
         }
-    }
-}
-
-fn welcome(core: u16) -> Response<'static> {
-    Response::Welcome {
-        version: 1,
-        core,
-        server: "fake",
-        limits: Limits {
-            key_bytes_max: 64 << 10,
-            value_bytes_max: 512 << 10,
-            frame_bytes_max: 1 << 20,
-            inflight_requests_max: 256,
-            scan_rows_max: 1000,
-        },
-        topology: Topology::alone("fake", CORES, PARTITIONS),
     }
 }
 

@@ -91,3 +91,62 @@ fn a_dead_server_interrupts_the_run_and_the_ledger_lives_on() {
     let report = verify_ledger(&path, check).unwrap();
     assert!(report.passed(), "{report:?}");
 }
+
+/// A verified run on two nodes, to which `disturb` does something once 500 records are there.
+fn on_a_cluster(disturb: impl FnOnce(&Fake, &Fake)) -> ringbolt_load::Report {
+    let (one, two) = Fake::cluster();
+    let options = Options {
+        addr: format!("{},{}", one.addr(), two.addr()),
+        verify: true,
+        connections: 8,
+        limit: Limit::Ops(20_000),
+        ..options(&one, Protocol::Ringbolt, Workload::Mixed { reads: 50 })
+    };
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(options).unwrap());
+        while one.data().len() < 500 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Each has had its own half until now, on the right core.
+        assert_eq!((one.misrouted(), two.misrouted()), (0, 0));
+        assert!(one.requests() > 100 && two.requests() > 100);
+        disturb(&one, &two);
+        running.join().unwrap()
+    })
+}
+
+#[test]
+fn a_dead_node_is_left_for_the_next() {
+    let report = on_a_cluster(|one, _| one.stop());
+    assert!(report.passed(), "{report:?}");
+    assert!(report.errors["ConnectionLost"] > 0, "{:?}", report.errors);
+}
+
+#[test]
+fn connections_move_to_the_leader() {
+    let report = on_a_cluster(|_, two| two.lead());
+    assert!(report.passed(), "{report:?}");
+    assert!(report.errors["NotLeader"] > 0, "{:?}", report.errors);
+    // The connections to the other node, four in all.
+    assert!(
+        (1..=4).contains(&report.errors["Moved"]),
+        "{:?}",
+        report.errors
+    );
+    // No more than it took until they moved.
+    assert!(report.errors["NotLeader"] < 2000, "{:?}", report.errors);
+}
+
+#[test]
+fn a_dead_address_is_passed_over() {
+    let (one, two) = Fake::cluster();
+    let addr = format!("{},{}", one.addr(), two.addr());
+    one.stop();
+    let report = run(Options {
+        addr,
+        verify: true,
+        ..options(&two, Protocol::Ringbolt, Workload::Put)
+    })
+    .unwrap();
+    assert!(report.passed(), "{report:?}");
+}

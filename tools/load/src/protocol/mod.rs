@@ -73,6 +73,11 @@ pub enum Effect {
         /// When.
         after_ms: u32,
     },
+    /// Nothing was done: this node does not lead.
+    NotLeader {
+        /// The number of the one that does; 0 if it is not known.
+        node: u32,
+    },
     /// Nothing was done, and trying again does not help.
     None,
     /// It may or may not have been done.

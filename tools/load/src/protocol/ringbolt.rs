@@ -132,12 +132,13 @@ impl RingboltCodec {
 
 fn failure(error: &ErrorReply<'_>) -> Failure {
     let effect = match error.code {
-        ErrorCode::Overloaded
-        | ErrorCode::NoSpace
-        | ErrorCode::Stale
-        | ErrorCode::Unavailable
-        | ErrorCode::NotLeader => Effect::Retry {
-            after_ms: error.retry_after_ms.max(1),
+        ErrorCode::Overloaded | ErrorCode::NoSpace | ErrorCode::Stale | ErrorCode::Unavailable => {
+            Effect::Retry {
+                after_ms: error.retry_after_ms.max(1),
+            }
+        }
+        ErrorCode::NotLeader => Effect::NotLeader {
+            node: u32::try_from(error.detail).unwrap_or(0),
         },
         ErrorCode::InDoubt | ErrorCode::ShardFailed => Effect::InDoubt,
         ErrorCode::CommittedNotAll => Effect::Done,

@@ -12,14 +12,14 @@ use crate::Options;
 use crate::keys::Keys;
 use crate::value::draw_size;
 
-/// Most record numbers set aside for connections to other cores. Past it a record goes out on
+/// Most record numbers set aside for connections to other places. Past it a record goes out on
 /// whatever connection asks.
 const ASIDE_MAX: usize = 1 << 16;
 /// How many record numbers a thread takes at a time.
 const CHUNK: u64 = 64;
 
-/// Hands out record numbers, each once over all threads, to connections that lead to the core of
-/// the record's key.
+/// Hands out record numbers, each once over all threads, to connections that lead to where the
+/// record's key lives.
 #[derive(Debug)]
 pub struct Numbers {
     shared: Arc<AtomicU64>,
@@ -45,14 +45,14 @@ impl Numbers {
         }
     }
 
-    /// The next number for a connection to `core`; `None` when there are no more for it.
-    pub fn next(&mut self, core: Option<u16>) -> Option<u64> {
-        let Some(core) = core.filter(|_| !self.routing.is_anywhere()) else {
+    /// The next number for a connection to `place`; `None` when there are no more for it.
+    pub fn next(&mut self, place: Option<u16>) -> Option<u64> {
+        let Some(place) = place.filter(|_| !self.routing.is_anywhere()) else {
             return self.draw();
         };
         if let Some(index) = self
             .aside
-            .get_mut(usize::from(core))
+            .get_mut(usize::from(place))
             .and_then(VecDeque::pop_front)
         {
             self.aside_count -= 1;
@@ -60,7 +60,7 @@ impl Numbers {
         }
         while let Some(index) = self.draw() {
             match self.routing.owner(self.keys.key(index)) {
-                Some(owner) if owner != core && self.aside_count < ASIDE_MAX => {
+                Some(owner) if owner != place && self.aside_count < ASIDE_MAX => {
                     let owner = usize::from(owner);
                     if self.aside.len() <= owner {
                         self.aside.resize_with(owner + 1, VecDeque::new);
@@ -106,8 +106,8 @@ impl Load {
 }
 
 impl Source for Load {
-    fn next(&mut self, _conn: usize, core: Option<u16>, _now_ns: u64) -> Next {
-        match self.numbers.next(core) {
+    fn next(&mut self, _conn: usize, place: Option<u16>, _now_ns: u64) -> Next {
+        match self.numbers.next(place) {
             Some(index) => Next::Op(Op {
                 kind: OpKind::Insert,
                 index,
@@ -128,21 +128,18 @@ impl Source for Load {
 
 #[cfg(test)]
 mod tests {
-    use ringbolt_wire::message::Topology;
-
     use super::*;
 
     #[test]
-    fn every_number_is_handed_out_once_and_to_its_core() {
-        let topology = Topology::alone("", 2, 4);
-        let routing = Routing::new(&topology, [Some(0), Some(1)]);
+    fn every_number_is_handed_out_once_and_to_its_place() {
+        let routing = Routing::new(Arc::new([0, 0, 1, 1]), [Some(0), Some(1)]);
         let mut keys = Keys::new("");
         let shared = Arc::new(AtomicU64::new(0));
         let mut numbers = Numbers::new(shared, 1000, routing.clone(), keys.clone());
         let mut all = Vec::new();
-        for core in [0, 1, 0] {
-            while let Some(index) = numbers.next(Some(core)) {
-                assert_eq!(routing.owner(keys.key(index)), Some(core));
+        for place in [0, 1, 0] {
+            while let Some(index) = numbers.next(Some(place)) {
+                assert_eq!(routing.owner(keys.key(index)), Some(place));
                 all.push(index);
             }
         }

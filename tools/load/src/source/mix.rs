@@ -76,14 +76,14 @@ impl Mix {
         OpKind::Read
     }
 
-    fn record(&mut self, core: Option<u16>) -> u64 {
+    fn record(&mut self, place: Option<u16>) -> u64 {
         let records = self.newest.load(Ordering::Relaxed);
         let mut index = self.chooser.draw(&mut self.rng, records);
         if self.routing.is_anywhere() {
             return index;
         }
         for _ in 0..DRAWS_MAX {
-            if self.routing.fits(self.keys.key(index), core) {
+            if self.routing.fits(self.keys.key(index), place) {
                 break;
             }
             index = self.chooser.draw(&mut self.rng, records);
@@ -93,14 +93,14 @@ impl Mix {
 }
 
 impl Source for Mix {
-    fn next(&mut self, _conn: usize, core: Option<u16>, _now_ns: u64) -> Next {
+    fn next(&mut self, _conn: usize, place: Option<u16>, _now_ns: u64) -> Next {
         let kind = self.kind();
         let index = match kind {
-            OpKind::Insert => match self.inserts.next(core) {
+            OpKind::Insert => match self.inserts.next(place) {
                 Some(index) => index,
                 None => return Next::Done,
             },
-            _ => self.record(core),
+            _ => self.record(place),
         };
         let size = if kind == OpKind::Scan {
             draw_size(&mut self.rng, &self.options.scan_rows)

@@ -100,9 +100,9 @@ pub enum Outcome<'a> {
 
 /// Where requests come from. One per thread.
 pub trait Source {
-    /// The next request for connection `conn` (counted within the thread), which leads to `core`
+    /// The next request for connection `conn` (counted within the thread), which leads to `place`
     /// (`None`: keys need not match).
-    fn next(&mut self, conn: usize, core: Option<u16>, now_ns: u64) -> Next;
+    fn next(&mut self, conn: usize, place: Option<u16>, now_ns: u64) -> Next;
 
     /// What came of a request. `key` is its record's key.
     fn done(&mut self, conn: usize, op: &Op, key: &[u8], outcome: Outcome<'_>, now_ns: u64);

@@ -205,13 +205,13 @@ pub struct Verify {
 
 impl Verify {
     /// Records of `share` (record numbers modulo threads) of `connections` connections that lead
-    /// to `cores`; what `entries`, sorted by record, know of them comes from a ledger.
+    /// to `places`; what `entries`, sorted by record, know of them comes from a ledger.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         options: Arc<Options>,
         run: u64,
         routing: &Routing,
-        cores: &[Option<u16>],
+        places: &[Option<u16>],
         share: (u64, u64),
         entries: &[Entry],
         only_entries: bool,
@@ -219,19 +219,19 @@ impl Verify {
         now_ns: u64,
     ) -> Self {
         let mut keys = Keys::new(&options.key_prefix);
-        let mut records: Vec<Vec<Record>> = vec![Vec::new(); cores.len()];
+        let mut records: Vec<Vec<Record>> = vec![Vec::new(); places.len()];
         let timeout_ns = crate::clock::nanos(options.timeout);
         // Round robin over the connections that fit.
         let mut turn = 0;
         let mut add = |index: u64, entry: Option<&Entry>| {
             let owner = routing.owner(keys.key(index));
             let fits = |&conn: &usize| {
-                owner.is_none() || cores[conn].is_none_or(|core| Some(core) == owner)
+                owner.is_none() || places[conn].is_none_or(|place| Some(place) == owner)
             };
-            let conn = (0..cores.len())
-                .map(|step| (turn + step) % cores.len())
+            let conn = (0..places.len())
+                .map(|step| (turn + step) % places.len())
                 .find(fits)
-                .unwrap_or(turn % cores.len());
+                .unwrap_or(turn % places.len());
             turn = conn + 1;
             let state = entry.copied().unwrap_or(Entry {
                 record: index,
@@ -375,7 +375,7 @@ impl Verify {
 }
 
 impl Source for Verify {
-    fn next(&mut self, conn: usize, _core: Option<u16>, now_ns: u64) -> Next {
+    fn next(&mut self, conn: usize, _place: Option<u16>, now_ns: u64) -> Next {
         if self.reading_back {
             return self.next_read_back(conn);
         }
@@ -521,12 +521,12 @@ mod tests {
             verify: true,
             ..Options::default()
         });
-        let cores = [None, None];
+        let places = [None, None];
         Verify::new(
             options,
             1,
             &Routing::anywhere(),
-            &cores,
+            &places,
             (0, 1),
             &[],
             false,
