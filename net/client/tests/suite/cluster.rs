@@ -186,7 +186,6 @@ async fn a_silent_address_does_not_keep_a_client_from_the_next() {
 
 #[tokio::test]
 async fn a_server_that_takes_long_over_one_request_is_not_silent() {
-    let pings = Arc::new(AtomicUsize::new(0));
     let held = Arc::new(Mutex::new(None));
     let script_held = held.clone();
     let fakes = Fakes::start(move |seen| match seen.key() {
@@ -226,7 +225,6 @@ async fn a_server_that_takes_long_over_one_request_is_not_silent() {
     release.abort();
     let _ = release.await;
     assert!(connections <= 3, "{connections}");
-    assert_eq!(pings.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
