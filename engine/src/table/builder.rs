@@ -111,10 +111,10 @@ impl<E: Env> Builder<E> {
             path: path.to_path_buf(),
             file,
             id,
-            data: BlockWriter::default(),
+            data: BlockWriter::data(),
             data_hot: false,
-            index: BlockWriter::default(),
-            top: BlockWriter::default(),
+            index: BlockWriter::index(),
+            top: BlockWriter::index(),
             hashes: Vec::new(),
             compressor,
             no_compressor: Compressor::new(Compression::None),
@@ -297,7 +297,7 @@ impl<E: Env> Builder<E> {
         let tail_offset = self.offset();
         self.seal_range_deletes()?;
         if !self.top.is_empty() {
-            let raw = std::mem::take(&mut self.top).into_raw();
+            let raw = std::mem::replace(&mut self.top, BlockWriter::index()).into_raw();
             let handle = self.seal(BlockKind::Top, &raw, false)?;
             (self.footer.top_offset, self.footer.top_len) = (handle.offset, handle.len);
         }
@@ -385,7 +385,7 @@ impl<E: Env> Builder<E> {
     /// Closes the open data block; `next` is the row key behind it.
     fn close_data(&mut self, next: Option<&[u8]>) -> Result<()> {
         if !self.data.is_empty() {
-            let mut data = std::mem::take(&mut self.data);
+            let mut data = std::mem::replace(&mut self.data, BlockWriter::data());
             let hot = std::mem::take(&mut self.data_hot);
             let sealed = self.seal(BlockKind::Data, data.finish(), hot);
             data.clear();
@@ -436,7 +436,7 @@ impl<E: Env> Builder<E> {
         let mut handles = Vec::with_capacity(20);
         let raw = filter::build(&hashes, self.options.bits_per_key);
         let filter = self.seal(BlockKind::Filter, &raw, true)?;
-        let mut index = std::mem::take(&mut self.index);
+        let mut index = std::mem::replace(&mut self.index, BlockWriter::index());
         let sealed = self.seal(BlockKind::Index, index.finish(), true);
         index.clear();
         self.index = index;

@@ -17,7 +17,7 @@ use crate::row::{Cell, RowMeta};
 
 /// A block of about so many raw bytes.
 pub(crate) fn test_block(len: usize) -> Block {
-    let mut writer = BlockWriter::default();
+    let mut writer = BlockWriter::data();
     let value = vec![7; len.saturating_sub(48)];
     writer.add(b"k", Content::Put(RowMeta::default(), &value));
     match Block::parse(BlockKind::Data, writer.into_raw().into()) {

@@ -19,13 +19,18 @@ pub(super) fn put_delta(number: u64, base: u64, out: &mut Vec<u8>) {
 }
 
 /// Reads a number at `at`, which moves behind it. `None` past the end or the range.
-#[inline]
+#[inline(always)] // Several for each entry that a search passes; nearly all are one byte long.
 pub(super) fn get(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let first = *bytes.get(*at)?;
     *at += 1;
-    if first < 0x80 {
-        return Some(u64::from(first));
+    match first < 0x80 {
+        true => Some(u64::from(first)),
+        false => get_rest(first, bytes, at),
     }
+}
+
+/// Reads what follows a first byte that is not the last.
+fn get_rest(first: u8, bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut number = u64::from(first & 0x7f);
     let mut shift = 7;
     loop {

@@ -42,6 +42,15 @@ enum Met<R> {
     Dead,
 }
 
+impl<R> Met<R> {
+    fn live(self) -> Option<R> {
+        match self {
+            Self::Live(r) => Some(r),
+            Self::Dead => None,
+        }
+    }
+}
+
 /// Judges the newest cell of a row: `covering` is the highest range delete met so far.
 #[inline]
 fn judge<E: Env, R>(
@@ -91,11 +100,26 @@ impl<E: Env> Tree<E> {
     /// # Errors
     /// `Corrupt` names the damaged table; the disk's error.
     pub async fn get(&self, row_key: &[u8], at: ReadAt) -> Result<Option<Row>> {
-        let row = self.inner.get(row_key, at).await?;
-        Ok(row.map(|row| Row {
-            meta: retain::public(row.meta),
-            value: row.value,
-        }))
+        let own = |meta, value: &[u8]| Row {
+            meta,
+            value: value.to_vec(),
+        };
+        self.get_with(row_key, at, own).await
+    }
+
+    /// As [`Tree::get`], but shows the row to `f`, which must not call back into the tree, instead of
+    /// copying it.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub async fn get_with<R>(
+        &self,
+        row_key: &[u8],
+        at: ReadAt,
+        f: impl FnOnce(RowMeta, &[u8]) -> R,
+    ) -> Result<Option<R>> {
+        let f = |meta, value: &[u8]| f(retain::public(meta), value);
+        self.inner.get(row_key, at, f).await
     }
 
     /// Reads what a row says of itself, with its exact creation.
@@ -183,23 +207,12 @@ impl<E: Env> Inner<E> {
         at: ReadAt,
         f: impl FnOnce(RowMeta, &[u8]) -> R,
     ) -> Lookup<R> {
+        let f = match self.get_in_memtables(row_key, at, f) {
+            Ok(Met::Live(r)) => return Lookup::Found(r),
+            Ok(Met::Dead) => return Lookup::Absent,
+            Err(f) => f,
+        };
         let mut covering = 0;
-        {
-            let memtables = self.memtables.borrow();
-            for table in memtables.all() {
-                let table = table.borrow();
-                covering = covering.max(covering_in(&table, row_key, at.version));
-                if let Some(cell) = table.get(row_key, at.version) {
-                    return match judge::<E, R>(&cell, covering, at.time_ms, f) {
-                        Met::Live(r) => Lookup::Found(r),
-                        Met::Dead => Lookup::Absent,
-                    };
-                }
-                if covering > 0 {
-                    return Lookup::Absent;
-                }
-            }
-        }
         let version = self.version.borrow();
         for run in version.runs() {
             let Some(table) = run.find(row_key) else {
@@ -224,17 +237,38 @@ impl<E: Env> Inner<E> {
         Lookup::Absent
     }
 
-    pub(super) async fn get(&self, row_key: &[u8], at: ReadAt) -> Result<Option<Row>> {
-        let own = |meta: RowMeta, value: &[u8]| Row {
-            meta,
-            value: value.to_vec(),
+    async fn get<R>(
+        &self,
+        row_key: &[u8],
+        at: ReadAt,
+        f: impl FnOnce(RowMeta, &[u8]) -> R,
+    ) -> Result<Option<R>> {
+        let f = match self.get_in_memtables(row_key, at, f) {
+            Ok(met) => {
+                self.stats.borrow_mut().gets_cached += 1;
+                return Ok(met.live());
+            }
+            Err(f) => f,
         };
-        match self.get_now(row_key, at, own) {
-            Lookup::Found(row) => return Ok(Some(row)),
-            Lookup::Absent => return Ok(None),
-            Lookup::NeedsDisk => self.stats.borrow_mut().gets_from_disk += 1,
+        // Nothing but a device read waits here, so that nobody else counts any if this one has none.
+        let device_reads = &self.context.counters.device_reads;
+        let before = device_reads.get();
+        let row = self.get_in_tables(row_key, at, f).await;
+        let mut stats = self.stats.borrow_mut();
+        match device_reads.get() == before {
+            true => stats.gets_cached += 1,
+            false => stats.gets_from_disk += 1,
         }
-        // The memtables had nothing, or the disk would not be needed; and no range delete, either.
+        row
+    }
+
+    /// What the tables say of a row of which the memtables have nothing, nor a range delete.
+    async fn get_in_tables<R>(
+        &self,
+        row_key: &[u8],
+        at: ReadAt,
+        f: impl FnOnce(RowMeta, &[u8]) -> R,
+    ) -> Result<Option<R>> {
         let version = self.version();
         let mut covering = 0;
         for run in version.runs() {
@@ -247,15 +281,35 @@ impl<E: Env> Inner<E> {
             }
             match table.reader.get(row_key, at.version).await? {
                 Some(found) => {
-                    return match judge::<E, _>(&found.cell(), covering, at.time_ms, own) {
-                        Met::Live(row) => Ok(Some(row)),
-                        Met::Dead => Ok(None),
-                    };
+                    return Ok(judge::<E, _>(&found.cell(), covering, at.time_ms, f).live());
                 }
                 None if covering > 0 => return Ok(None),
                 None => {}
             }
         }
         Ok(None)
+    }
+
+    /// What the memtables say of a row; if nothing, `f` again.
+    #[inline]
+    fn get_in_memtables<R, F: FnOnce(RowMeta, &[u8]) -> R>(
+        &self,
+        row_key: &[u8],
+        at: ReadAt,
+        f: F,
+    ) -> std::result::Result<Met<R>, F> {
+        let mut covering = 0;
+        let memtables = self.memtables.borrow();
+        for table in memtables.all() {
+            let table = table.borrow();
+            covering = covering.max(covering_in(&table, row_key, at.version));
+            if let Some(cell) = table.get(row_key, at.version) {
+                return Ok(judge::<E, R>(&cell, covering, at.time_ms, f));
+            }
+            if covering > 0 {
+                return Ok(Met::Dead);
+            }
+        }
+        Err(f)
     }
 }

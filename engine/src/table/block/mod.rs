@@ -14,8 +14,8 @@
 //!           | the key's unshared bytes | value |
 //! ```
 //!
-//! Each key is stored without the bytes it shares with the one before, but every sixteenth is
-//! stored whole: a *restart*. All keys of the block have `shared` leading bytes in common, and a
+//! Each key is stored without the bytes it shares with the one before, but every sixteenth (of an
+//! index or top block, every fourth: each read searches those) is stored whole: a *restart*. All keys of the block have `shared` leading bytes in common, and a
 //! restart's *head* is the eight bytes that follow them, so that the search over restarts compares
 //! numbers that lie side by side.
 
@@ -33,8 +33,10 @@ pub(super) use writer::{BlockWriter, Content};
 use super::filter::Filter;
 use super::frame::BlockKind;
 
-/// Entries from one restart to the next.
+/// Entries from one restart to the next, at most: what data blocks have.
 pub(super) const RESTART_INTERVAL: usize = 16;
+/// The same in index and top blocks.
+pub(super) const INDEX_RESTART_INTERVAL: usize = 4;
 
 /// Offsets and heads: bytes a restart costs.
 pub(super) const RESTART_BYTES: usize = 12;

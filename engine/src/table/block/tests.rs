@@ -45,7 +45,10 @@ fn rows() -> impl Strategy<Value = Model> {
 }
 
 fn write(model: &Model) -> Vec<u8> {
-    let mut writer = BlockWriter::default();
+    let mut writer = match model.len() % 2 {
+        0 => BlockWriter::data(),
+        _ => BlockWriter::index(),
+    };
     for ((key, Reverse(version)), put) in model {
         let (content, len) = match put {
             Some((meta, value)) => (Content::Put(*meta, value), value.len()),

@@ -1,8 +1,8 @@
 //! Writes a block of rows, entry by entry.
 
 use super::{
-    FLAG_CREATED, FLAG_DELETE, FLAG_EXPIRES, FLAG_LINK, RESTART_BYTES, RESTART_INTERVAL,
-    ROWS_TAIL_BYTES,
+    FLAG_CREATED, FLAG_DELETE, FLAG_EXPIRES, FLAG_LINK, INDEX_RESTART_INTERVAL, RESTART_BYTES,
+    RESTART_INTERVAL, ROWS_TAIL_BYTES,
 };
 use crate::row::RowMeta;
 use crate::table::varint;
@@ -22,8 +22,8 @@ pub(in crate::table) enum Content<'a> {
 const ENTRY_OVERHEAD_MAX: usize = 48;
 
 /// A block being written. Keys come in internal order; the caller sees to it.
-#[derive(Default)]
 pub(in crate::table) struct BlockWriter {
+    restart_interval: usize,
     bytes: Vec<u8>,
     last_key: Vec<u8>,
     first_len: usize,
@@ -35,6 +35,30 @@ pub(in crate::table) struct BlockWriter {
 }
 
 impl BlockWriter {
+    /// Of data.
+    pub fn data() -> Self {
+        Self::new(RESTART_INTERVAL)
+    }
+
+    /// Of links: an index block or the top block.
+    pub fn index() -> Self {
+        Self::new(INDEX_RESTART_INTERVAL)
+    }
+
+    fn new(restart_interval: usize) -> Self {
+        Self {
+            restart_interval,
+            bytes: Vec::new(),
+            last_key: Vec::new(),
+            first_len: 0,
+            restarts: Vec::new(),
+            restart_keys: Vec::new(),
+            entries: 0,
+            base_version: 0,
+            base_updated: 0,
+        }
+    }
+
     /// Whether nothing was added since the last [`BlockWriter::finish`].
     pub fn is_empty(&self) -> bool {
         self.entries == 0
@@ -47,7 +71,7 @@ impl BlockWriter {
 
     /// At most the raw size it would have with another entry.
     pub fn raw_bytes_with(&self, key: &[u8], value_len: usize) -> usize {
-        let (shared, restart) = match self.entries.is_multiple_of(RESTART_INTERVAL) {
+        let (shared, restart) = match self.entries.is_multiple_of(self.restart_interval) {
             true => (0, RESTART_BYTES),
             false => (shared_len(&self.last_key, key), 0),
         };
@@ -64,7 +88,7 @@ impl BlockWriter {
             self.base_version = version;
             self.base_updated = updated;
         }
-        let is_restart = self.entries.is_multiple_of(RESTART_INTERVAL);
+        let is_restart = self.entries.is_multiple_of(self.restart_interval);
         let shared = if is_restart {
             self.restarts.push(self.bytes.len() as u32);
             0
