@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringbolt_benches::{compare, engine, fjall};
 
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Comparisons of Ringbolt with its peers.
 #[derive(Debug, Parser)]
 #[command(name = "ringbolt-benches", version, max_term_width = 100)]

@@ -152,8 +152,11 @@ async fn read_on(env: RealEnv, shared: Rc<Shared>, mut rng: SmallRng, range: std
         let found = match tree.get_now(row_key.as_slice(), at, |_, value| value.len()) {
             Lookup::Found(_) => true,
             Lookup::Absent => false,
-            Lookup::NeedsDisk => match tree.get(row_key.as_slice(), at).await {
-                Ok(row) => row.is_some(),
+            Lookup::NeedsDisk => match tree
+                .get_with(row_key.as_slice(), at, |_, value| value.len())
+                .await
+            {
+                Ok(len) => len.is_some(),
                 Err(error) => {
                     shared.failure.set(Some(error.to_string()));
                     break;

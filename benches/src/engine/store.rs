@@ -204,13 +204,9 @@ impl Store {
         let mut before = None;
         loop {
             let stats = self.tree().stats();
-            let done = (
-                stats.flushes,
-                stats.compactions,
-                stats.tables_moved,
-                stats.compaction_bytes_written,
-            );
-            if before == Some(done) && stats.memtables_waiting == 0 {
+            let done = (stats.flushes, stats.compactions, stats.tables_moved);
+            let busy = stats.memtables_waiting + stats.compactions_running > 0;
+            if before == Some(done) && !busy {
                 return Ok(());
             }
             before = Some(done);

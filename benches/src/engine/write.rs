@@ -134,8 +134,9 @@ async fn drive(
         in_flight -= durable.min(in_flight);
         tally.add(env.now(), durable);
         if debt >= DELAY_MIN {
-            env.sleep(debt.min(DELAY_MAX)).await;
-            debt = Duration::ZERO;
+            let pause = debt.min(DELAY_MAX);
+            env.sleep(pause).await;
+            debt -= pause;
         }
     }
 }

@@ -87,9 +87,16 @@ async fn work<E: Env>(inner: &Rc<Inner<E>>, pick: impl Fn(&Inner<E>) -> Option<J
 }
 
 async fn run<E: Env>(inner: &Rc<Inner<E>>, job: &Job<E>) -> Result<()> {
-    if job.is_move {
-        return move_tables(inner, job).await;
-    }
+    inner.stats.borrow_mut().compactions_running += 1;
+    let done = match job.is_move {
+        true => move_tables(inner, job).await,
+        false => rewrite(inner, job).await,
+    };
+    inner.stats.borrow_mut().compactions_running -= 1;
+    done
+}
+
+async fn rewrite<E: Env>(inner: &Rc<Inner<E>>, job: &Job<E>) -> Result<()> {
     let version = inner.version();
     let level = usize::from(job.output_level);
     let mut all = RangeDeletes::new();

@@ -13,6 +13,8 @@ pub struct TreeStats {
     pub flush_bytes_written: u64,
     /// Compactions finished, moves and drops not counted.
     pub compactions: u64,
+    /// Compactions under way.
+    pub compactions_running: u64,
     /// Bytes of tables read by compactions.
     pub compaction_bytes_read: u64,
     /// Bytes of tables written by compactions.
@@ -70,13 +72,14 @@ pub struct TreeStats {
 impl TreeStats {
     /// All of them by name, for metrics.
     #[must_use]
-    pub fn by_name(&self) -> [(&'static str, u64); 33] {
+    pub fn by_name(&self) -> [(&'static str, u64); 34] {
         [
             ("gets_cached", self.gets_cached),
             ("gets_from_disk", self.gets_from_disk),
             ("flushes", self.flushes),
             ("flush_bytes_written", self.flush_bytes_written),
             ("compactions", self.compactions),
+            ("compactions_running", self.compactions_running),
             ("compaction_bytes_read", self.compaction_bytes_read),
             ("compaction_bytes_written", self.compaction_bytes_written),
             ("intra_l0_bytes_written", self.intra_l0_bytes_written),
