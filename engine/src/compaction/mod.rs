@@ -31,7 +31,7 @@ pub(crate) mod retain;
 mod tests;
 
 use merge::{Rows, merge_into};
-use output::{Output, Place, is_last_level};
+use output::{Cuts, Output, Place, is_last_level};
 use picker::Reason;
 
 type Job<E> = picker::Job<Reader<E>>;
@@ -113,14 +113,24 @@ async fn rewrite<E: Env>(inner: &Rc<Inner<E>>, job: &Job<E>) -> Result<()> {
         }
     }
     let all = Rc::new(all);
-    let cuts = version.levels.get(level).filter(|_| level > 0);
-    let cuts = cuts.into_iter().flat_map(|next| &next.tables);
-    let cuts: Vec<_> = cuts.map(|t| t.record.smallest.clone()).collect();
+    let below = version.levels.get(level).filter(|_| level > 0);
+    let below = below.into_iter().flat_map(|next| &next.tables);
+    let below = below.map(|t| t.record.smallest.clone()).collect();
+    let shape = inner.shape();
+    let targets = picker::targets(&version, &shape);
+    let columns = match level == 0 || level == targets.base {
+        true => inner.columns(),
+        false => Vec::new(),
+    };
+    let cuts = Cuts::new(columns, below);
     let place = Place {
         level: job.output_level,
         run: job.output_run,
         is_deepest: is_last_level(job.output_level),
-        table_bytes: inner.options.table_bytes,
+        table_bytes: match level {
+            0 => inner.l0_table_bytes(),
+            level => picker::level_table_bytes(&targets, &shape, level),
+        },
         waits: true,
     };
     let mut output = Output::new(inner, place, cuts, Rc::new(kept));

@@ -1,9 +1,10 @@
 //! Writing sorted cells into tables, cut where it is best.
 //!
-//! A table is closed when it is full, and somewhat before if it comes to a *good cut*: the end of a
-//! table in the level below (or, in level 0, of a table in the run before). Tables that end where
-//! those below end drag fewer of them into the next compaction. All cells of a row go into one table,
-//! and range deletes are clipped to it.
+//! A table is closed when it is full, and before if it comes to a *good cut*: somewhat before at the
+//! end of a table in the level below, because tables that end where those below end drag fewer of them
+//! into the next compaction; and well before at the edge of a column of level 0, in level 0 itself
+//! and in the level it is compacted into, because one table across two columns makes one job of both.
+//! All cells of a row go into one table, and range deletes are clipped to it.
 
 use std::rc::Rc;
 
@@ -18,8 +19,10 @@ use crate::tree::{Inner, TableRef, table_path};
 
 use super::bucket::Overdraft;
 
-/// Percentage of its size at which a table is closed at a good cut.
-const GOOD_CUT_PERCENT: u64 = 60;
+/// Percentage of its size from which a table is closed where one in the level below begins.
+const BELOW_CUT_PERCENT: u64 = 60;
+/// Percentage of its size from which a table is closed at the edge of a column.
+const COLUMN_CUT_PERCENT: u64 = 20;
 /// Percentage of its size up to which a table may grow to reach a good cut.
 const WAIT_PERCENT: u64 = 130;
 
@@ -37,13 +40,27 @@ pub(crate) struct Place {
     pub waits: bool,
 }
 
+/// Row keys at which tables are best cut, ascending, each with the percentage of a table's size from
+/// which it counts.
+pub(crate) struct Cuts(Vec<(Vec<u8>, u64)>);
+
+impl Cuts {
+    /// Of the row keys at which columns of level 0 and tables in the level below begin.
+    pub(crate) fn new(columns: Vec<Vec<u8>>, below: Vec<Vec<u8>>) -> Self {
+        let columns = columns.into_iter().map(|key| (key, COLUMN_CUT_PERCENT));
+        let below = below.into_iter().map(|key| (key, BELOW_CUT_PERCENT));
+        let mut cuts: Vec<_> = columns.chain(below).collect();
+        cuts.sort();
+        Self(cuts)
+    }
+}
+
 /// Writes the tables of one flush or compaction. Until [`Output::finish`] has been called and its
 /// tables are in the manifest, they are nothing; [`Output::undo`] removes them.
 pub(crate) struct Output<E: Env> {
     inner: Rc<Inner<E>>,
     place: Place,
-    /// Row keys at which a good cut can be made, ascending.
-    cuts: Vec<Vec<u8>>,
+    cuts: Cuts,
     next_cut: usize,
     /// Range deletes to go along.
     range_deletes: Rc<RangeDeletes>,
@@ -60,7 +77,7 @@ impl<E: Env> Output<E> {
     pub(crate) fn new(
         inner: &Rc<Inner<E>>,
         place: Place,
-        cuts: Vec<Vec<u8>>,
+        cuts: Cuts,
         range_deletes: Rc<RangeDeletes>,
     ) -> Self {
         Self {
@@ -104,21 +121,21 @@ impl<E: Env> Output<E> {
 
     /// Whether the table being written should end before `row_key`.
     fn is_cut(&mut self, row_key: &[u8]) -> bool {
-        let mut passes_cut = false;
-        while self
-            .cuts
-            .get(self.next_cut)
-            .is_some_and(|cut| cut.as_slice() <= row_key)
-        {
-            passes_cut = true;
-            self.next_cut += 1;
+        let cuts = &self.cuts.0;
+        let passed = cuts[self.next_cut..].iter();
+        let passed = passed.take_while(|(cut, _)| cut.as_slice() <= row_key);
+        let (mut count, mut percent) = (0, u64::MAX);
+        for (_, counts_from) in passed {
+            count += 1;
+            percent = percent.min(*counts_from);
         }
+        self.next_cut += count;
         let bytes = self.writer.as_ref().map_or(0, Builder::estimated_bytes);
         let full = self.place.table_bytes;
-        let more_cuts = self.next_cut < self.cuts.len();
+        let more_cuts = self.next_cut < cuts.len();
         bytes >= full * WAIT_PERCENT / 100
             || (bytes >= full && !more_cuts)
-            || (passes_cut && bytes >= full * GOOD_CUT_PERCENT / 100)
+            || (count > 0 && bytes >= full * percent / 100)
     }
 
     async fn open(&mut self) -> Result<()> {

@@ -4,10 +4,12 @@
 //!   may hold `multiplier` times less, up to the *base level*, the last one worth having: a level
 //!   smaller than what level 0 hands down at once costs a rewrite and saves none. Levels above the
 //!   base level stay empty, and level 0 is compacted straight into the base level.
-//! * **Level 0** is due at so many runs or so many bytes. A job takes a table of the oldest run and
-//!   everything in level 0 that overlaps it, directly or through others: as flushes cut their tables
-//!   at the same keys, that is a column of the key space and not all of it. When the runs are many
-//!   but small beside the base level, they are merged among themselves instead.
+//! * **Level 0** is due at so many runs on top of each other or so many bytes. A job takes a table of
+//!   the oldest run and everything in level 0 that overlaps it, directly or through others: as flushes
+//!   cut their tables at the same keys, that is a column of the key space and not all of it. Each
+//!   column is thus emptied when it holds about twice the average: half the space for the same
+//!   writing. When the runs are many but small beside the base level, they are merged among
+//!   themselves instead.
 //! * **Deeper levels** are due by size over target. The table with the least overlap in the next
 //!   level for its size goes first; without any overlap it is moved, not rewritten. A table full of
 //!   tombstones, or one whose tombstones a reader stumbled over, is due at any size.
@@ -22,10 +24,18 @@ use std::rc::Rc;
 use crate::manifest::{LEVELS, TableRecord};
 use crate::tree::version::{Run, TableFile, Version};
 
+/// A level is written in about so many tables, as long as they are not too small: what a compaction
+/// needs for its output until its inputs can go is small beside the level.
+const TABLES_PER_LEVEL: u64 = 32;
+/// The least size at which a table is closed, as a part of the largest.
+const TABLE_BYTES_LEAST_PART: u64 = 32;
+
 /// What decides the shape of the tree.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
-    /// Runs in level 0 at which it is compacted.
+    /// Size at which a table is closed at most, in bytes.
+    pub table_bytes: u64,
+    /// Runs of level 0 on top of each other at which it is compacted.
     pub l0_runs: usize,
     /// Bytes in level 0 at which it is compacted.
     pub l0_bytes: u64,
@@ -140,9 +150,31 @@ pub(crate) fn l0_target<T>(version: &Version<T>, shape: &Shape) -> u64 {
     (largest / 8).clamp(least, shape.l0_bytes.max(least)).max(1)
 }
 
+/// Size at which a table is closed in a place that holds `bytes` in all.
+pub(crate) fn table_bytes(shape: &Shape, bytes: u64, tables: u64) -> u64 {
+    let least = shape.table_bytes / TABLE_BYTES_LEAST_PART;
+    (bytes / tables).clamp(least, shape.table_bytes.max(least))
+}
+
+/// The same for a level below level 0.
+pub(crate) fn level_table_bytes(targets: &Targets, shape: &Shape, level: usize) -> u64 {
+    table_bytes(shape, targets.bytes[level], TABLES_PER_LEVEL)
+}
+
+/// Runs of level 0 that lie on top of each other, where they are most: each is a probe of a read.
+fn l0_depth<T>(version: &Version<T>) -> usize {
+    let tables = version.l0.iter().flat_map(|run| &run.tables);
+    let over = |table: &Rc<TableFile<T>>| {
+        let runs = version.l0.iter();
+        runs.filter(|run| !run.overlapping_table(&table.record).is_empty())
+            .count()
+    };
+    tables.map(over).max().unwrap_or(0)
+}
+
 /// How due level 0 is: from 1 on, it is.
 pub(crate) fn l0_score<T>(version: &Version<T>, shape: &Shape) -> f64 {
-    let runs = version.l0.len() as f64 / shape.l0_runs.max(1) as f64;
+    let runs = l0_depth(version) as f64 / shape.l0_runs.max(1) as f64;
     let bytes = version.l0_bytes() as f64 / l0_target(version, shape) as f64;
     runs.max(bytes)
 }
@@ -187,7 +219,7 @@ pub(crate) fn pick_l0<T>(version: &Version<T>, shape: &Shape) -> Option<Job<T>> 
         return Some(job);
     }
     // What it needs is in use: meanwhile keep the runs from piling up.
-    if version.l0.len() >= 2 * shape.l0_runs {
+    if l0_depth(version) >= 2 * shape.l0_runs {
         return pick_intra_l0(version, shape);
     }
     None

@@ -11,6 +11,7 @@ use crate::tree::version::{Change, Obsolete, TableFile, Version};
 
 fn shape() -> Shape {
     Shape {
+        table_bytes: 32_000,
         l0_runs: 4,
         l0_bytes: 4000,
         multiplier: 10,

@@ -3,19 +3,18 @@
 use std::rc::Rc;
 
 use crate::compaction::merge::{Rows, merge_into};
-use crate::compaction::output::{Output, Place};
+use crate::compaction::output::{Cuts, Output, Place};
+use crate::compaction::picker;
 use crate::env::{Env, TaskClass};
 use crate::error::{EngineError, Result};
 use crate::manifest::{Edit, FlushedRecord};
 use crate::planted::{self, Bug};
 
+use super::columns::COLUMNS;
 use super::memtables::Immutable;
 use super::source::{Merge, Source};
 use super::version::Change;
 use super::{Inner, Tree, space};
-
-/// Tables that a full memtable is flushed into: columns that level 0 is compacted by.
-const TABLES_PER_FLUSH: u64 = 8;
 
 impl<E: Env> Tree<E> {
     /// Closes the active memtable and waits until all that had been applied is in tables, durably.
@@ -76,18 +75,17 @@ async fn flush<E: Env>(inner: &Rc<Inner<E>>, memtable: &Rc<Immutable>) -> Result
         true => inner.applied.borrow().clone(),
         false => memtable.applied.clone(),
     };
-    let table_bytes = inner.options.table_bytes;
-    let part = inner.memtable_limit.get() / TABLES_PER_FLUSH;
     let place = Place {
         level: 0,
         run: inner.next_run.get(),
         is_deepest: false,
-        table_bytes: part.clamp(table_bytes / 4, table_bytes),
+        table_bytes: inner.l0_table_bytes(),
         waits: false,
     };
     inner.next_run.set(place.run + 1);
     let range_deletes = Rc::new(memtable.table.borrow().range_deletes().clone());
-    let mut output = Output::new(inner, place, inner.l0_cuts(), Rc::clone(&range_deletes));
+    let cuts = Cuts::new(inner.columns(), Vec::new());
+    let mut output = Output::new(inner, place, cuts, Rc::clone(&range_deletes));
     let merge = Merge::new(vec![Source::memtable(&memtable.table)], false);
     let rows = Rows::for_flush(inner, range_deletes);
     let added = match merge_into(inner, merge, &mut output, rows).await {
@@ -146,14 +144,8 @@ async fn flush<E: Env>(inner: &Rc<Inner<E>>, memtable: &Rc<Immutable>) -> Result
 }
 
 impl<E: Env> Inner<E> {
-    /// Where the tables of a flush are best cut: where those of the run before are, or else those of
-    /// the first level that has any.
-    fn l0_cuts(&self) -> Vec<Vec<u8>> {
-        let version = self.version();
-        let run = version.runs().find(|run| !run.tables.is_empty());
-        run.into_iter()
-            .flat_map(|run| &run.tables)
-            .map(|table| table.record.smallest.clone())
-            .collect()
+    /// Size at which a table of level 0 is closed, in bytes: a full memtable makes one for each column.
+    pub(crate) fn l0_table_bytes(&self) -> u64 {
+        picker::table_bytes(&self.shape(), self.memtable_limit.get(), COLUMNS)
     }
 }

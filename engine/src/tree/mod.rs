@@ -30,6 +30,7 @@ use crate::planted::{self, Bug};
 use crate::row::{RowKeyBuf, keyspace_range};
 use crate::table::{Table, TableContext};
 
+mod columns;
 mod cursor;
 mod flush;
 mod get;
@@ -110,6 +111,7 @@ pub(crate) struct Inner<E: Env> {
     gate: Rc<Gate>,
     pub next_table: Cell<u64>,
     pub next_run: Cell<u64>,
+    columns: columns::Columns,
     pub obsolete: Obsolete,
     pub bucket: Bucket<E>,
     pub budget: Cell<u64>,
@@ -227,7 +229,7 @@ impl<E: Env> Tree<E> {
         let memtables = inner.memtables.borrow();
         let used = memtables.active_bytes() + memtables.immutable_bytes();
         let budget = inner.options.memtable_budget(inner.budget.get());
-        let mut pressure = pressure::of(inner.debt.get(), used, budget);
+        let mut pressure = pressure::of(&inner.debt.get(), used, budget);
         pressure.stop |= inner.failure.borrow().is_some();
         pressure
     }
@@ -410,6 +412,7 @@ impl<E: Env> Inner<E> {
         let o = &self.options;
         let l0_bytes = self.memtable_limit.get() * o.l0_runs as u64;
         Shape {
+            table_bytes: o.table_bytes,
             l0_runs: o.l0_runs,
             l0_bytes,
             multiplier: o.level_multiplier.max(2),
@@ -420,6 +423,13 @@ impl<E: Env> Inner<E> {
             tombstone_percent: o.tombstone_percent,
             tombstone_entries_min: o.tombstone_entries_min,
         }
+    }
+
+    /// Finds out how far behind the levels are, for writers and for background work.
+    pub(crate) fn weigh(&self) {
+        let debt = pressure::of_levels(&self.version(), &self.shape());
+        self.debt.set(debt);
+        self.bucket.set_pressure(debt.background);
     }
 
     /// Divides the budget anew between memtables, pinned parts of tables and the cache.
@@ -469,10 +479,8 @@ impl<E: Env> Inner<E> {
         drop(pass);
         drop(change);
         drop(old);
-        self.debt
-            .set(pressure::of_levels(&self.version(), &self.shape()));
-        self.bucket.set_pressure(self.debt.get().background);
         self.share_memory();
+        self.weigh();
         self.changed.notify();
         Ok(())
     }

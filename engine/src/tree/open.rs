@@ -12,11 +12,12 @@ use crate::manifest::Manifest;
 use crate::row::RowKeyBuf;
 use crate::table::{Table, TableContext};
 
+use super::columns::Columns;
 use super::memtables::Memtables;
 use super::partitions::Positions;
 use super::signal::{Gate, Signal};
 use super::version::{Change, Obsolete, TableFile, Version};
-use super::{Inner, Tables, TreeOptions, TreeStats, pressure, space};
+use super::{Inner, Tables, TreeOptions, TreeStats, space};
 
 const SUFFIX: &str = ".table";
 
@@ -102,6 +103,7 @@ pub(super) async fn open<E: Env>(env: E, dir: &Path, options: TreeOptions) -> Re
         gate: Rc::<Gate>::default(),
         next_table: Cell::new(id_max + 1),
         next_run: Cell::new(run_max + 1),
+        columns: Columns::default(),
         obsolete,
         bucket,
         debt: Cell::default(),
@@ -118,8 +120,6 @@ pub(super) async fn open<E: Env>(env: E, dir: &Path, options: TreeOptions) -> Re
         env,
     };
     inner.share_memory();
-    inner
-        .debt
-        .set(pressure::of_levels(&inner.version(), &inner.shape()));
+    inner.weigh();
     Ok(Rc::new(inner))
 }

@@ -1,10 +1,11 @@
 //! How hard clients may push: the write throttle.
 //!
-//! Three things can fall behind: level 0 (too many runs or bytes for reads to stay cheap), the level
-//! below it (over its target, so that emptying level 0 gets dearer), and memory (memtables waiting
-//! to be flushed). Each is put on a scale where 0 is in order and 1 is the most that is tolerated;
-//! the highest counts. Background work speeds up first; only then are writes slowed, by a delay for
-//! each KiB that grows exponentially from 2.5 µs (400 MB/s) to 1 ms (1 MB/s): wherever the rate
+//! Three things can fall behind: level 0 (too many runs or bytes for reads to stay cheap and space
+//! to be small), the level below it (over its target, so that emptying level 0 gets dearer), and
+//! memory (memtables waiting to be flushed). Each is put on a scale where 0 is in order and 1 is the
+//! most that is tolerated; the highest counts. What memtables hold counts as level 0's already, so
+//! that a flush is no step. Background work speeds up first; only then are writes slowed, by a delay
+//! for each KiB that grows exponentially from 2.5 µs (400 MB/s) to 1 ms (1 MB/s): wherever the rate
 //! settles at which compaction keeps up, the delay finds it without a step.
 
 use std::time::Duration;
@@ -32,14 +33,19 @@ const DELAY_RANGE: f64 = 400.0;
 pub(crate) struct Debt {
     /// What background work is told: rises as soon as something is due.
     pub background: f64,
-    /// What writers are told.
-    pub writers: f64,
+    /// What writers are told of the levels below level 0.
+    writers: f64,
+    /// Level 0 in multiples of where its compaction begins.
+    l0: f64,
+    /// Where that is, in bytes.
+    l0_bytes: u64,
 }
 
 /// Level 0 in multiples of where its compaction begins: where background work starts to speed up
-/// and is at full speed, and where writers start to slow down and are at their slowest.
-const L0_BACKGROUND: (f64, f64) = (0.8, 1.5);
-const L0_WRITERS: (f64, f64) = (1.75, 4.0);
+/// and is at full speed, and where writers start to slow down and are at their slowest; for these
+/// with the memtables.
+const L0_BACKGROUND: (f64, f64) = (0.9, 1.25);
+const L0_WRITERS: (f64, f64) = (1.3, 2.5);
 /// The same for the base level, in multiples of its target.
 const BASE_BACKGROUND: (f64, f64) = (0.8, 1.3);
 const BASE_WRITERS: (f64, f64) = (1.4, 3.0);
@@ -59,14 +65,19 @@ pub(crate) fn of_levels<T>(version: &Version<T>, shape: &Shape) -> Debt {
         .fold(0.0, f64::max);
     Debt {
         background: scale(l0, L0_BACKGROUND).max(scale(levels, BASE_BACKGROUND)),
-        writers: scale(l0, L0_WRITERS).max(scale(levels, BASE_WRITERS)),
+        writers: scale(levels, BASE_WRITERS),
+        l0,
+        l0_bytes: picker::l0_target(version, shape),
     }
 }
 
 /// The pressure of the levels' debt and of `memory_bytes` of memtables in `budget_bytes`.
-pub(crate) fn of(levels: Debt, memory_bytes: u64, budget_bytes: u64) -> Pressure {
+pub(crate) fn of(levels: &Debt, memory_bytes: u64, budget_bytes: u64) -> Pressure {
     let used = memory_bytes as f64 / budget_bytes.max(1) as f64;
-    let debt = levels.writers.max(scale(used, MEMORY_WRITERS));
+    let l0 = levels.l0 + memory_bytes as f64 / levels.l0_bytes.max(1) as f64;
+    let debt = scale(l0, L0_WRITERS)
+        .max(levels.writers)
+        .max(scale(used, MEMORY_WRITERS));
     let delay_ns = match debt > 0.0 {
         true => DELAY_MIN_NS * DELAY_RANGE.powf(debt),
         false => 0.0,
@@ -83,16 +94,37 @@ mod tests {
 
     #[test]
     fn the_delay_grows_without_a_step_and_stops_only_at_the_end() {
-        let idle = of(Debt::default(), 0, 1000);
+        let debt = Debt {
+            l0_bytes: 100_000,
+            ..Debt::default()
+        };
+        let idle = of(&debt, 0, 1000);
         assert_eq!(idle, Pressure::default());
         let mut last = Duration::ZERO;
         for used in 750..1000 {
-            let pressure = of(Debt::default(), used, 1000);
+            let pressure = of(&debt, used, 1000);
             assert!(pressure.delay_per_kib >= last && !pressure.stop);
             let step = pressure.delay_per_kib - last;
             assert!(step < Duration::from_nanos(2_600).max(last / 20), "{used}");
             last = pressure.delay_per_kib;
         }
-        assert!(of(Debt::default(), 1000, 1000).stop);
+        assert!(of(&debt, 1000, 1000).stop);
+    }
+
+    #[test]
+    fn a_flush_is_no_step() {
+        let before = Debt {
+            l0: 1.5,
+            l0_bytes: 1000,
+            ..Debt::default()
+        };
+        let after = Debt { l0: 1.7, ..before };
+        let before = of(&before, 300, 10_000);
+        let after = of(&after, 100, 10_000);
+        assert!(before.delay_per_kib > Duration::ZERO);
+        assert_eq!(
+            before.delay_per_kib.as_micros(),
+            after.delay_per_kib.as_micros()
+        );
     }
 }
