@@ -15,6 +15,7 @@
 #[cfg(feature = "planted-bugs")]
 pub mod bugs;
 pub mod check;
+pub mod cluster;
 pub mod faults;
 pub mod life;
 pub mod model;

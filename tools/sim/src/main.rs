@@ -1,10 +1,13 @@
 //! `ringbolt-sim`: the simulations from the command line.
 
+mod clusters;
+
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::{Args, Parser, Subcommand};
+use ringbolt_engine::env::sim::TraceSink;
 use ringbolt_sim::run::{Kind, Outcome, run};
 use ringbolt_sim::slice::{Slice, WORK, run_all};
 
@@ -13,6 +16,8 @@ const EXAMPLES: &str = "Examples:
   ringbolt-sim crash --forever --jobs 8     until a seed fails
   ringbolt-sim model --seeds 100            no crashes: operations against a BTreeMap
   ringbolt-sim replay 4711                  every event of one seed, and its hash
+  ringbolt-sim cluster --seeds 300          whole clusters: nodes, network, clocks, clients
+  ringbolt-sim cluster-replay 4711 --trace  every event of one seed of it, and its hash
   ringbolt-sim bugs                         finds each planted bug
                                             (cargo run -p ringbolt-sim --release
                                              --features planted-bugs -- bugs)
@@ -44,6 +49,10 @@ enum Command {
         #[arg(long)]
         quiet: bool,
     },
+    /// Whole clusters with failing machines, networks and clocks; checks what their clients saw
+    Cluster(clusters::Args),
+    /// Runs one seed of the cluster simulation again
+    ClusterReplay(clusters::ReplayArgs),
     /// Plants one bug after the other and shows which seed finds it
     Bugs {
         /// Seeds to try for each bug, at most
@@ -82,6 +91,8 @@ fn main() -> ExitCode {
             let kind = if model { Kind::Model } else { Kind::Crash };
             replay(kind, seed, quiet)
         }
+        Command::Cluster(args) => clusters::run(&args),
+        Command::ClusterReplay(args) => clusters::replay(&args),
         Command::Bugs { seeds, bug } => bugs(seeds, bug.as_deref()),
     }
 }
@@ -150,15 +161,7 @@ fn print_failure(kind: Kind, outcome: &Outcome) {
 }
 
 fn replay(kind: Kind, seed: u64, quiet: bool) -> ExitCode {
-    let sink = (!quiet).then(|| {
-        let out = std::io::stdout();
-        Rc::new(move |line: &str| {
-            // Whoever closes the pipe has seen enough.
-            if writeln!(out.lock(), "{line}").is_err() {
-                std::process::exit(0);
-            }
-        }) as Rc<dyn Fn(&str)>
-    });
+    let sink = (!quiet).then(print_lines);
     let outcome = run(kind, seed, sink);
     print!("{}", outcome.tally.table());
     println!(
@@ -175,6 +178,17 @@ fn replay(kind: Kind, seed: u64, quiet: bool) -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// A sink that prints each line.
+fn print_lines() -> TraceSink {
+    let out = std::io::stdout();
+    Rc::new(move |line: &str| {
+        // Whoever closes the pipe has seen enough.
+        if writeln!(out.lock(), "{line}").is_err() {
+            std::process::exit(0);
+        }
+    })
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -194,6 +194,13 @@ impl Tally {
         faults.chain(points).chain(work).collect()
     }
 
+    /// Those of these named counts that are zero.
+    #[must_use]
+    pub fn zero(&self, names: &[&'static str]) -> Vec<&'static str> {
+        let zero = names.iter().filter(|name| self.of(name) == 0);
+        zero.copied().collect()
+    }
+
     /// All counts as text.
     #[must_use]
     pub fn table(&self) -> String {

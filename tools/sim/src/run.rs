@@ -60,6 +60,11 @@ thread_local! {
 /// Runs one seed. Never panics: a panic of the engine is its violation.
 #[must_use]
 pub fn run(kind: Kind, seed: u64, trace: Option<TraceSink>) -> Outcome {
+    caught(seed, || run_seed(kind, seed, trace))
+}
+
+/// Makes a panic of what is simulated the violation of its seed.
+pub(crate) fn caught(seed: u64, run: impl FnOnce() -> Outcome) -> Outcome {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
@@ -74,7 +79,7 @@ pub fn run(kind: Kind, seed: u64, trace: Option<TraceSink>) -> Outcome {
         }));
     });
     RUNNING.set(true);
-    let caught = catch_unwind(AssertUnwindSafe(|| run_seed(kind, seed, trace)));
+    let caught = catch_unwind(AssertUnwindSafe(run));
     RUNNING.set(false);
     caught.unwrap_or_else(|_| Outcome {
         seed,

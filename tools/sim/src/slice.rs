@@ -40,8 +40,22 @@ pub fn run_all(
     count: Option<u64>,
     jobs: usize,
     failures_max: usize,
+    each: impl FnMut(&Outcome),
+) -> Slice {
+    let run = |seed| run(kind, seed, None);
+    run_seeds(run, first, count, jobs, failures_max, each)
+}
+
+/// The same for any simulation that a seed decides.
+pub fn run_seeds(
+    run: impl Fn(u64) -> Outcome + Sync,
+    first: RangeFrom<u64>,
+    count: Option<u64>,
+    jobs: usize,
+    failures_max: usize,
     mut each: impl FnMut(&Outcome),
 ) -> Slice {
+    let run = &run;
     let next = AtomicU64::new(first.start);
     let end = count.map_or(u64::MAX, |count| first.start.saturating_add(count));
     let mut slice = Slice::default();
@@ -53,7 +67,7 @@ pub fn run_all(
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     // The receiver goes once enough have failed.
-                    if seed >= end || outcomes.send(run(kind, seed, None)).is_err() {
+                    if seed >= end || outcomes.send(run(seed)).is_err() {
                         return;
                     }
                 }

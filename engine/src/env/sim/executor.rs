@@ -88,11 +88,19 @@ pub(super) struct Core {
     crash_ns: Cell<Option<u64>>,
     /// Set while tasks are being dropped: spawning does nothing then.
     dead: Cell<bool>,
+    /// What to add to the clock's milliseconds to get the wall clock's.
+    wall_offset_ms: Rc<Cell<i64>>,
     pub(super) trace: Rc<Trace>,
 }
 
 impl Core {
-    pub(super) fn new(options: &SimOptions, now_ns: u64, rng: &mut Rng, trace: Rc<Trace>) -> Self {
+    pub(super) fn new(
+        options: &SimOptions,
+        now_ns: u64,
+        rng: &mut Rng,
+        trace: Rc<Trace>,
+        wall_offset_ms: Rc<Cell<i64>>,
+    ) -> Self {
         Self {
             schedule: options.schedule,
             steps_max: options.steps_max,
@@ -115,12 +123,18 @@ impl Core {
             crash_step: Cell::new(None),
             crash_ns: Cell::new(None),
             dead: Cell::new(false),
+            wall_offset_ms,
             trace,
         }
     }
 
     pub(super) fn now_ns(&self) -> u64 {
         self.now_ns.get()
+    }
+
+    /// Milliseconds of the wall clock since the simulation's start.
+    pub(super) fn wall_ms(&self) -> u64 {
+        (self.now_ns.get() / 1_000_000).saturating_add_signed(self.wall_offset_ms.get())
     }
 
     /// Whether this life is over.
@@ -245,6 +259,40 @@ impl Core {
         }
     }
 
+    /// For a core that is driven from outside: see [`super::SimCore::run_tasks`].
+    pub(super) fn run_tasks(&self, most: u64) -> u64 {
+        let mut polled = 0;
+        self.fire_timers();
+        while polled < most && !self.crash_is_due() {
+            let Some(id) = self.pick() else {
+                break;
+            };
+            polled += 1;
+            self.steps.set(self.steps.get() + 1);
+            self.trace.event(|| format!("poll {id}"), id);
+            self.poll_task(id);
+            self.advance(self.now_ns.get().saturating_add(self.poll_cost_ns));
+            self.fire_timers();
+        }
+        polled
+    }
+
+    /// When there is something to do: now if a task is ready, else when the next timer is due.
+    pub(super) fn next_ns(&self) -> Option<u64> {
+        if self.ready.with(|ready| !ready.is_empty()) {
+            return Some(self.now_ns.get());
+        }
+        self.timers.borrow().keys().next().map(|&(at, _)| at)
+    }
+
+    /// Whether a crash that was asked for is due.
+    pub(super) fn crash_is_due(&self) -> bool {
+        let (steps, now_ns) = (self.steps.get(), self.now_ns.get());
+        self.crashing.get()
+            || self.crash_step.get().is_some_and(|at| steps >= at)
+            || self.crash_ns.get().is_some_and(|at| now_ns >= at)
+    }
+
     /// Drops every task, as the death of the process does.
     pub(super) fn drop_tasks(&self) {
         self.dead.set(true);
@@ -273,12 +321,7 @@ impl Core {
 
     fn check_limits(&self) -> Result<(), Stop> {
         let steps = self.steps.get();
-        let due = self.crash_step.get().is_some_and(|at| steps >= at)
-            || self
-                .crash_ns
-                .get()
-                .is_some_and(|at| self.now_ns.get() >= at);
-        if due || self.crashing.get() {
+        if self.crash_is_due() {
             return Err(Stop::Crashed);
         }
         if steps >= self.steps_max {
@@ -369,7 +412,7 @@ impl Core {
     }
 
     /// Moves the clock forward, but not past a crash that is due on the way.
-    fn advance(&self, to_ns: u64) {
+    pub(super) fn advance(&self, to_ns: u64) {
         let to = self.crash_ns.get().map_or(to_ns, |at| to_ns.min(at));
         self.now_ns.set(self.now_ns.get().max(to));
     }

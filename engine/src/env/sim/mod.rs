@@ -26,6 +26,8 @@
 //! kept, kept up to a moment, or each sector, name and length deciding for itself, some sectors
 //! torn in pieces of 512 bytes. Files of class `Log` are durable write by write; their writes under
 //! way at the cut are treated like unsynced ones, so a later one may survive an earlier one.
+//!
+//! A simulation of several machines keeps a [`SimMachine`] for each and drives their cores itself.
 
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ mod disk;
 mod executor;
 mod fault;
 mod inode;
+mod machine;
 mod names;
 mod rng;
 mod store;
@@ -41,9 +44,10 @@ mod world;
 
 pub use disk::{SimDisk, SimFile};
 pub use fault::{Counts, Fault, FaultRule};
+pub use machine::{SimCore, SimMachine};
 pub use rng::Rng;
 pub use store::{IoEvent, IoMatch, IoOp, SimStore};
-pub use trace::TraceSink;
+pub use trace::{Trace, TraceSink};
 pub use world::{SimEnv, SimWorld, run};
 
 /// How the next task is picked among those that are ready.

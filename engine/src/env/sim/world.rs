@@ -23,6 +23,14 @@ pub struct SimEnv {
 }
 
 impl SimEnv {
+    pub(super) fn new(core: Rc<Core>, disk: SimDisk) -> Self {
+        Self { core, disk }
+    }
+
+    pub(super) fn core(&self) -> &Rc<Core> {
+        &self.core
+    }
+
     /// The medium: fault settings, counts, files.
     #[must_use]
     pub fn store(&self) -> &SimStore {
@@ -75,7 +83,7 @@ impl Env for SimEnv {
     }
 
     fn wall_ms(&self) -> u64 {
-        WALL_START_MS + self.core.now_ns() / 1_000_000
+        WALL_START_MS + self.core.wall_ms()
     }
 
     fn random(&self) -> u64 {
@@ -133,6 +141,7 @@ impl SimWorld {
             self.now_ns,
             &mut self.rng,
             self.trace.clone(),
+            Rc::default(),
         ));
         let env = SimEnv {
             core: core.clone(),

@@ -1,0 +1,325 @@
+//! One seed: a cluster, its clients, what befalls them, and then the judgement.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ringbolt::shard::limits::ShardLimits;
+use ringbolt_engine::engine::EngineOptions;
+use ringbolt_engine::env::sim::{
+    Fault, FaultRule, Latency, Rng, Schedule, SimMachine, SimOptions, Trace, TraceSink,
+};
+use ringbolt_engine::log::LogOptions;
+use ringbolt_engine::tree::TreeOptions;
+
+use super::check;
+use super::client::{Client, Habits};
+use super::clock::{Clock, MICRO, MILLI, Nanos, SECOND};
+use super::faults::{Faults, Kind};
+use super::history::{Call, Outcome as Answer};
+use super::net::{Delays, Net};
+use super::node::{Node, Setup, State};
+use super::workload::Keys;
+use super::world::{Parts, World};
+use crate::report::Tally;
+use crate::run::Outcome;
+
+/// How long a healed cluster may take until every process is there again.
+const BACK_WITHIN: Nanos = 30 * SECOND;
+/// How long a whole cluster without faults may take to serve every partition.
+const SERVES_WITHIN: Nanos = 10 * SECOND;
+/// What clocks that run differently and jump may add to the age of a stale read.
+const STALE_SLACK: Nanos = 100 * MILLI;
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// Nodes.
+    pub nodes: u16,
+    /// Cores of each node, at least and at most.
+    pub cores: (u16, u16),
+    /// Clients.
+    pub clients: u16,
+    /// How long clients and faults go on, in simulated seconds.
+    pub seconds: u64,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            nodes: 1,
+            cores: (1, 2),
+            clients: 5,
+            seconds: 60,
+        }
+    }
+}
+
+/// What a slice of any size worth the name must have met: every kind of fault, every kind of work.
+#[must_use]
+pub fn work(shape: &Shape) -> Vec<&'static str> {
+    let faults = Kind::ALL
+        .into_iter()
+        .filter(|(kind, _)| shape.nodes > 1 || !kind.needs_peers())
+        .map(|(_, name)| name);
+    let done = [
+        "writes acknowledged",
+        "conditions that failed",
+        "reads answered",
+        "writes in doubt",
+        "keys checked",
+        "turns interrupted",
+        "connections lost",
+        "attempts after the first",
+    ];
+    faults.chain(done).collect()
+}
+
+/// Runs one seed. Never panics: a panic of the server is its violation.
+#[must_use]
+pub fn run(shape: &Shape, seed: u64, trace: Option<TraceSink>) -> Outcome {
+    crate::run::caught(seed, || run_seed(shape, seed, trace))
+}
+
+fn run_seed(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> Outcome {
+    let mut world = build(shape, seed, sink);
+    let verdict = live(shape, &mut world).and_then(|()| {
+        check::history(&world.history, STALE_SLACK).map_err(|what| format!("history: {what}"))
+    });
+    let mut tally = tally(&world);
+    let violation = match verdict {
+        Ok(checked) => {
+            tally.add("keys checked", checked.keys);
+            tally.add("keys undecided", checked.undecided);
+            None
+        }
+        Err(what) => Some(what),
+    };
+    Outcome {
+        seed,
+        tally,
+        violation,
+        trace_hash: world.trace_hash(),
+        steps: world.events,
+    }
+}
+
+/// A cluster before its first moment.
+fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
+    let mut rng = Rng::new(seed);
+    let nodes = shape.nodes;
+    let partitions = [2, 4, 8][rng.index(3)];
+    let trace = Rc::new(Trace::default());
+    let (least, most) = (shape.cores.0.into(), shape.cores.1.into());
+    let cores: Vec<u16> = (0..nodes)
+        .map(|_| rng.between(least, most) as u16)
+        .collect();
+    let most_cores = cores.iter().copied().max().unwrap_or(1);
+    let setup = Rc::new(Setup {
+        partitions,
+        engine: draw_engine(&mut rng),
+        limits: ShardLimits {
+            value_bytes_max: 64 << 10,
+            scan_page_bytes: 64 << 10,
+            ..ShardLimits::default()
+        },
+        stall_one_in: [0, 3_000, 30_000][rng.index(3)],
+        cores,
+    });
+    let built = (0..nodes)
+        .map(|number| {
+            let machine = SimMachine::new(rng.fork(), draw_disk(&mut rng), Rc::clone(&trace));
+            let clock = Clock::new(
+                0,
+                rng.below(1 << 40),
+                rng.between(0, 400) as i64 - 200,
+                rng.between(0, 4_000) as i64 - 2_000,
+            );
+            Node::new(number, machine, clock, Rc::clone(&setup), rng.fork())
+        })
+        .collect();
+    let keys = Keys::new(
+        rng.between(3, 8) as u16,
+        rng.between(1, 3) as u16,
+        rng.between(1, 2) as u16,
+    );
+    let habits = Habits {
+        pause: [2, 20, 100][rng.index(3)] * MILLI,
+        retries: false,
+        leader_one_in: [0, 20][rng.index(2)],
+        all_one_in: [0, 20][rng.index(2)],
+        stray_one_in: 10,
+        cores: most_cores,
+    };
+    let clients = (0..shape.clients)
+        .map(|number| {
+            let partitions = keys.partitions(partitions);
+            Client::new(number, nodes, rng.fork(), habits.clone(), partitions)
+        })
+        .collect();
+    let delays = [
+        Delays {
+            least: 20 * MICRO,
+            range: 100 * MICRO,
+            tail_one_in: 200,
+            tail: 5 * MILLI,
+        },
+        Delays {
+            least: 200 * MICRO,
+            range: 3 * MILLI,
+            tail_one_in: 50,
+            tail: 200 * MILLI,
+        },
+        Delays {
+            least: 5 * MILLI,
+            range: 20 * MILLI,
+            tail_one_in: 20,
+            tail: 400 * MILLI,
+        },
+    ][rng.index(3)];
+    let net = Net::new(delays, rng.fork());
+    let faults = Faults::new(rng.fork(), nodes, shape.clients, rng.one_in(16));
+    let parts = Parts {
+        nodes: built,
+        clients,
+        keys,
+        partitions,
+        net,
+        faults,
+    };
+    let world = World::new(parts, trace, rng.fork());
+    world.trace_to(sink);
+    world
+}
+
+/// Settings small enough that a few thousand writes fill segments, flush and compact.
+fn draw_engine(rng: &mut Rng) -> EngineOptions {
+    EngineOptions {
+        log: LogOptions {
+            segment_bytes: [128 << 10, 512 << 10][rng.index(2)],
+            first_fill_bytes: 64 << 10,
+            writes_in_flight: rng.between(1, 4) as usize,
+            group_bytes: [16 << 10, 64 << 10][rng.index(2)],
+            buffer_bytes_max: 1 << 20,
+            segments_max: rng.between(6, 16) as usize,
+            segments_flush: rng.between(1, 3) as usize,
+            segments_retained: rng.below(3) as usize,
+            ..LogOptions::default()
+        },
+        tree: TreeOptions {
+            memory_bytes: 1 << 20,
+            memtable_bytes: [20 << 10, 90 << 10][rng.index(2)],
+            ..TreeOptions::tiny()
+        },
+        ..EngineOptions::default()
+    }
+}
+
+fn draw_disk(rng: &mut Rng) -> SimOptions {
+    let slow = [1, 1, 10, 50][rng.index(4)];
+    let micros = |micros: u64| Duration::from_micros(micros * slow);
+    SimOptions {
+        schedule: Schedule::Random,
+        latency: Latency {
+            read: micros(80),
+            write: micros(100),
+            sync: micros(300),
+            name: micros(50),
+        },
+        capacity_bytes: 1 << 30,
+        faults: match rng.one_in(2) {
+            true => vec![FaultRule::new(Fault::LatencySpike, rng.between(50, 2000))],
+            false => Vec::new(),
+        },
+        ..SimOptions::default()
+    }
+}
+
+/// The life of a cluster: work under faults, then without, then the last reads.
+fn live(shape: &Shape, world: &mut World) -> Result<(), String> {
+    world.run_until(shape.seconds * SECOND)?;
+    world.heal();
+    wait(world, BACK_WITHIN, "a node is not back", |world| {
+        world.nodes.iter().all(|node| node.state == State::Up)
+    })?;
+    // Clients go on for a while without faults.
+    world.run_until(world.now + 2 * SECOND)?;
+    for client in &mut world.clients {
+        client.stopped = true;
+    }
+    wait(world, SERVES_WITHIN, "a client still waits", |world| {
+        world.clients.iter().all(|client| !client.is_busy())
+    })?;
+    let all: Vec<u16> = (0..world.history.partitions.len() as u16).collect();
+    for key in all {
+        let before = world.history.operations.len();
+        world.read_all(0, vec![key])?;
+        wait(
+            world,
+            SERVES_WITHIN,
+            "a partition does not serve",
+            |world| !world.clients[0].is_busy(),
+        )?;
+        let read = world.history.operations[before..].last();
+        if !read.is_some_and(|read| matches!(read.outcome, Answer::Seen { .. })) {
+            return Err(format!("the last read of key {key} failed: {read:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn wait(
+    world: &mut World,
+    at_most: Nanos,
+    what: &str,
+    done: impl Fn(&World) -> bool,
+) -> Result<(), String> {
+    let until = world.now + at_most;
+    while !done(world) {
+        if world.now >= until {
+            return Err(format!(
+                "{what} {} s after all faults ended",
+                at_most / SECOND
+            ));
+        }
+        world.run_until(world.now + 20 * MILLI)?;
+    }
+    Ok(())
+}
+
+fn tally(world: &World) -> Tally {
+    let mut tally = Tally::default();
+    tally.add("seeds", 1);
+    tally.add("simulated milliseconds", world.now / MILLI);
+    tally.add("events", world.events);
+    for operation in &world.history.operations {
+        tally.add(
+            match (&operation.call, &operation.outcome) {
+                (Call::Write { .. }, Answer::Written { .. }) => "writes acknowledged",
+                (_, Answer::GuardFailed) => "conditions that failed",
+                (_, Answer::Seen { .. }) => "reads answered",
+                (_, Answer::InDoubt) => "writes in doubt",
+                _ => "operations that failed",
+            },
+            1,
+        );
+    }
+    for (kind, name) in Kind::ALL {
+        if let Some(&count) = world.faults.counts.get(&kind) {
+            tally.add(name, count);
+        }
+    }
+    for node in &world.nodes {
+        tally.faults.merge(&node.machine().counts());
+        tally.add("turns interrupted", node.stalls);
+        tally.add("processes started", node.life);
+    }
+    for client in &world.clients {
+        tally.add("attempts after the first", client.met.retries);
+        tally.add("connections made", client.met.connections);
+        tally.add("connections lost", client.met.lost);
+        for (error, &count) in &client.met.errors {
+            *tally.errors.entry(error.clone()).or_default() += count;
+        }
+    }
+    tally
+}
