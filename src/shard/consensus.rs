@@ -243,7 +243,8 @@ impl<E: Env> Inner<E> {
 
     /// Tries again what the log had no room for.
     fn log_the_rest(&self) {
-        for _ in 0..self.unlogged.borrow().len() {
+        let waiting = self.unlogged.borrow().len();
+        for _ in 0..waiting {
             let next = self.unlogged.borrow_mut().pop_front();
             let Some(work) = next else {
                 break;
