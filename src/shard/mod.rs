@@ -29,6 +29,7 @@ mod input;
 mod keyspaces;
 pub mod limits;
 pub mod mail;
+mod observe;
 mod peers;
 mod pending;
 mod read;
@@ -72,6 +73,8 @@ use peers::Peers;
 use pending::{Outcome, PendingQueue};
 use route::PartitionMap;
 use sessions::{Sessions, Stage};
+
+pub use observe::ReplicaState;
 
 /// The sockets and mailboxes of a core, as a shard sees them.
 pub trait Port {

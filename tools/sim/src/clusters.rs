@@ -15,8 +15,8 @@ const SEEDS_FOR_ALL_KINDS: u64 = 100;
 /// Which clusters, for how long.
 #[derive(Debug, clap::Args)]
 struct ShapeArgs {
-    /// Nodes; by default 1
-    #[arg(long, default_value_t = 1)]
+    /// Nodes
+    #[arg(long, default_value_t = 3)]
     nodes: u16,
     /// Cores of each node: a number, or at least and at most as `1..2`
     #[arg(long, default_value = "1..2", value_parser = parse_cores)]

@@ -18,7 +18,7 @@ use ringbolt::cluster::{ClusterView, Identity, NodeId, NodeInfo};
 use ringbolt::shard::limits::ShardLimits;
 use ringbolt::shard::mail::{Parcel, SessionKey};
 use ringbolt::shard::route::PartitionMap;
-use ringbolt::shard::{Port, Shard, ShardConfig};
+use ringbolt::shard::{Port, ReplicaState, Shard, ShardConfig};
 use ringbolt_engine::engine::{Engine, EngineOptions};
 use ringbolt_engine::env::sim::{Rng, SimCore, SimEnv, SimMachine};
 use ringbolt_engine::env::{Env, TaskClass};
@@ -163,6 +163,18 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// By partition: the nodes that hold it, the one that should lead first.
+    fn placement(&self) -> Vec<Vec<NodeId>> {
+        let nodes = self.cores.len();
+        let of_partition = |partition| {
+            let holders = (0..nodes.min(REPLICAS)).map(|i| (partition + i) % nodes);
+            holders.map(|node| node as NodeId + 1).collect()
+        };
+        (0..usize::from(self.partitions))
+            .map(of_partition)
+            .collect()
+    }
+
     /// The nodes as each of them knows them.
     fn nodes(&self) -> Vec<NodeInfo> {
         let nodes = (1..).zip(&self.cores);
@@ -179,6 +191,9 @@ impl Setup {
     }
 }
 
+/// Replicas of each partition, where there are as many nodes.
+const REPLICAS: usize = 3;
+
 /// The number of every simulated cluster.
 const CLUSTER: u64 = 1;
 
@@ -190,6 +205,8 @@ pub struct Turned {
     pub at: Nanos,
     /// When the next turn is wanted.
     pub next: Nanos,
+    /// The partitions that it leads, with the term.
+    pub leads: Vec<(u16, u64)>,
 }
 
 /// One node.
@@ -266,7 +283,11 @@ impl Node {
             boot: self.life,
             start: self.rng.next_u64(),
         };
-        let cluster = Arc::new(ClusterView::new(identity, self.setup.nodes()));
+        let cluster = Arc::new(ClusterView::new(
+            identity,
+            self.setup.nodes(),
+            self.setup.placement(),
+        ));
         self.cores.clear();
         for number in 0..self.cores() {
             let core = self.machine.core(self.clock.local(now));
@@ -393,6 +414,18 @@ impl Node {
             .clone()
     }
 
+    /// What each replica of this node is at.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<ReplicaState> {
+        let mut states = Vec::new();
+        for core in &self.cores {
+            if let Some(shard) = &*core.progress.shard.borrow() {
+                shard.each_replica(|state| states.push(state));
+            }
+        }
+        states
+    }
+
     /// Starts a task on a core, as code of the process.
     pub fn spawn(
         &mut self,
@@ -438,6 +471,7 @@ impl Node {
                     out: Vec::new(),
                     at: now,
                     next: core.wake_at,
+                    leads: Vec::new(),
                 });
             }
         }
@@ -458,7 +492,9 @@ impl Node {
                     core.sessions.remove(end);
                 }
             }
-            if let Some(error) = shard.failure() {
+            // One that stops goes on hearing of its peers, and can log nothing more.
+            let stopping = self.state == State::Stopping;
+            if let Some(error) = shard.failure().filter(|_| !stopping) {
                 return Err(format!("the shard of core {number} failed: {error}"));
             }
         }
@@ -478,10 +514,19 @@ impl Node {
             .map_or(NEVER, |local| clock.global(local));
         let due = due.map_or(NEVER, |due| clock.global(due.as_nanos() as u64));
         core.wake_at = task.min(due).min(at + heartbeat).max(at);
+        let mut leads = Vec::new();
+        if let Some(shard) = &shard {
+            shard.each_replica(|state| {
+                if state.leads {
+                    leads.push((state.partition, state.term));
+                }
+            });
+        }
         let turned = Turned {
             out,
             at,
             next: core.wake_at,
+            leads,
         };
         if self.state == State::Booting && self.cores.iter().all(|core| core.progress.ready.get()) {
             self.state = State::Up;

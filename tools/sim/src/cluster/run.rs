@@ -1,5 +1,6 @@
 //! One seed: a cluster, its clients, what befalls them, and then the judgement.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub struct Shape {
 impl Default for Shape {
     fn default() -> Self {
         Self {
-            nodes: 1,
+            nodes: 3,
             cores: (1, 2),
             clients: 5,
             seconds: 60,
@@ -67,6 +68,7 @@ pub fn work(shape: &Shape) -> Vec<&'static str> {
         "reads answered",
         "writes in doubt",
         "keys checked",
+        "leaderships",
         "turns interrupted",
         "connections lost",
         "attempts after the first",
@@ -210,7 +212,7 @@ fn draw_engine(rng: &mut Rng) -> EngineOptions {
             memtable_bytes: [20 << 10, 90 << 10][rng.index(2)],
             ..TreeOptions::tiny()
         },
-        ..EngineOptions::default()
+        commits_alone: ringbolt::replica::commits_alone,
     }
 }
 
@@ -264,6 +266,28 @@ fn live(shape: &Shape, world: &mut World) -> Result<(), String> {
             return Err(format!("the last read of key {key} failed: {read:?}"));
         }
     }
+    compare_replicas(world)
+}
+
+/// Once every replica has caught up, all of them hold the same.
+fn compare_replicas(world: &mut World) -> Result<(), String> {
+    wait(world, SERVES_WITHIN, "a replica lags behind", |world| {
+        let mut applied = BTreeMap::new();
+        let mut states = world.nodes.iter().flat_map(Node::replicas);
+        states
+            .all(|state| *applied.entry(state.partition).or_insert(state.applied) == state.applied)
+    })?;
+    let digests = check::replicas::Digests::default();
+    for node in 0..world.nodes.len() as u16 {
+        for core in 0..world.nodes[usize::from(node)].cores() {
+            if let Some(shard) = world.nodes[usize::from(node)].shard(core) {
+                let task = check::replicas::take(node, shard, Rc::clone(&digests));
+                world.spawn(node, core, task);
+            }
+        }
+    }
+    world.run_until(world.now + SECOND)?;
+    world.agreed = check::replicas::compare(&digests)?;
     Ok(())
 }
 
@@ -291,6 +315,8 @@ fn tally(world: &World) -> Tally {
     tally.add("seeds", 1);
     tally.add("simulated milliseconds", world.now / MILLI);
     tally.add("events", world.events);
+    tally.add("leaderships", world.leaders.len() as u64);
+    tally.add("replicas that agreed", world.agreed);
     for operation in &world.history.operations {
         tally.add(
             match (&operation.call, &operation.outcome) {

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
 use ringbolt_engine::env::sim::{Rng, Trace, TraceSink};
@@ -147,6 +147,10 @@ pub struct World {
     pub history: History,
     /// What befalls the cluster.
     pub faults: Faults,
+    /// Which node led a partition in a term.
+    pub leaders: BTreeMap<(u16, u64), u16>,
+    /// Replicas that were found to hold the same as another one.
+    pub agreed: u64,
     trace: Rc<Trace>,
     /// For the prefix of traced lines.
     told_time: Rc<Cell<Nanos>>,
@@ -181,6 +185,8 @@ impl World {
             keys,
             history,
             faults,
+            leaders: BTreeMap::new(),
+            agreed: 0,
             trace,
             told_time: Rc::default(),
             rng,
@@ -329,6 +335,16 @@ impl World {
                 return Err(format!("node {} ended by itself: {why}", node + 1));
             }
         };
+        for (partition, term) in turned.leads {
+            let first = *self.leaders.entry((partition, term)).or_insert(node);
+            if first != node {
+                return Err(format!(
+                    "nodes {} and {} both lead partition {partition} in term {term}",
+                    first + 1,
+                    node + 1
+                ));
+            }
+        }
         for wish in turned.out {
             self.grant(node, core, turned.at, wish);
         }
@@ -686,6 +702,17 @@ impl World {
         self.look_everywhere();
         for node in &self.nodes {
             node.machine().store().set_faults(Vec::new());
+        }
+    }
+
+    /// Starts a task on a core of a node.
+    pub fn spawn(&mut self, node: u16, core: u16, task: impl Future<Output = ()> + 'static) {
+        let now = self.now;
+        if self.nodes[usize::from(node)]
+            .spawn(core, now, task)
+            .is_some()
+        {
+            self.wake_core(node, core);
         }
     }
 

@@ -5,9 +5,11 @@
 //! * [`order`]: what the store says of itself is consistent: entries, versions, times and tokens of
 //!   a partition have one order, reads see all that their token covers, sessions never go back, and
 //!   stale reads keep their bound.
+//! * [`replicas`]: replicas at the same entry hold the same rows.
 
 pub mod linear;
 pub mod order;
+pub mod replicas;
 
 use super::history::History;
 

@@ -1,0 +1,42 @@
+//! What a shard's replicas are at, for those who look on.
+
+use ringbolt_engine::entry::{LogId, PartitionId};
+use ringbolt_engine::env::Env;
+
+use super::Shard;
+
+/// What one replica is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaState {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The replica's id.
+    pub id: u64,
+    /// The term it is in.
+    pub term: u64,
+    /// Whether it leads in that term.
+    pub leads: bool,
+    /// The last entry it has applied.
+    pub applied: LogId,
+    /// The partition's time at that entry, in milliseconds since the Unix epoch.
+    pub applied_time_ms: u64,
+}
+
+impl<E: Env> Shard<E> {
+    /// Shows what each replica of this core is at. `look` must not call back into the shard.
+    pub fn each_replica(&self, mut look: impl FnMut(ReplicaState)) {
+        let replicas = self.0.replicas.borrow();
+        for (partition, replica) in replicas.iter().enumerate() {
+            if let Some(replica) = replica {
+                look(ReplicaState {
+                    partition: partition as PartitionId,
+                    id: replica.id(),
+                    term: replica.term(),
+                    leads: replica.leads(),
+                    applied: replica.applied_id(),
+                    applied_time_ms: replica.applied_time_ms(),
+                });
+            }
+        }
+    }
+}
