@@ -274,8 +274,22 @@ impl<E: Env> Table<E> {
     /// # Errors
     /// `Corrupt` at the first damaged block, or of the disk.
     pub async fn verify(&self) -> Result<()> {
+        for (kind, handle) in self.blocks().await? {
+            self.read_block(handle, kind).await?;
+            self.context.env.yield_if_needed().await;
+        }
+        Ok(())
+    }
+
+    /// Where the table's data, filter and index blocks lie, in the order of its rows. Reads the index
+    /// blocks, past the cache.
+    ///
+    /// # Errors
+    /// `Corrupt` at the first damaged index block, or of the disk.
+    pub async fn blocks(&self) -> Result<Vec<(BlockKind, BlockHandle)>> {
+        let mut found = Vec::new();
         let Some(top) = &self.top else {
-            return Ok(());
+            return Ok(found);
         };
         let mut parts = super::block::BlockCursor::default();
         parts.enter(top.clone());
@@ -288,7 +302,6 @@ impl<E: Env> Table<E> {
             let part = link
                 .and_then(parse_part)
                 .ok_or_else(|| self.corrupt(self.footer.top_offset, BAD_LINK))?;
-            self.read_block(part.filter, BlockKind::Filter).await?;
             let index = self.read_block(part.index, BlockKind::Index).await?;
             let mut blocks = super::block::BlockCursor::default();
             blocks.enter(index);
@@ -298,13 +311,15 @@ impl<E: Env> Table<E> {
                 let handle = link
                     .and_then(parse_link)
                     .ok_or_else(|| self.corrupt(part.index.offset, BAD_LINK))?;
-                self.read_block(handle, BlockKind::Data).await?;
+                found.push((BlockKind::Data, handle));
                 self.context.env.yield_if_needed().await;
                 more_blocks = blocks.next().map_err(damaged(part.index.offset))?;
             }
+            found.push((BlockKind::Filter, part.filter));
+            found.push((BlockKind::Index, part.index));
             more = parts.next().map_err(damaged(self.footer.top_offset))?;
         }
-        Ok(())
+        Ok(found)
     }
 
     pub(super) fn top(&self) -> Option<&Rc<Block>> {

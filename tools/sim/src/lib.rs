@@ -24,4 +24,5 @@ pub mod run;
 pub mod shared;
 pub mod signal;
 pub mod slice;
+pub mod swap;
 pub mod workload;

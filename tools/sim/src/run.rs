@@ -2,19 +2,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Once;
 use std::time::Duration;
 
 use ringbolt_engine::engine::EngineOptions;
-use ringbolt_engine::env::sim::{Fault, Rng, SimOptions, SimWorld, Stop, TraceSink};
+use ringbolt_engine::env::sim::{Rng, SimOptions, SimWorld, Stop, TraceSink};
 use ringbolt_engine::log::LogOptions;
+use ringbolt_engine::manifest;
 use ringbolt_engine::tree::TreeOptions;
 
 use crate::faults::{self, CrashPlan, FaultMode, PLENTY_BYTES};
-use crate::life::{Ended, LifePlan, live};
+use crate::life::{DIR, Ended, LifePlan, live};
 use crate::report::{CrashPoint, Tally};
 use crate::shared::Shared;
+use crate::swap::swap_two;
 use crate::workload::Profile;
 
 /// Operations of a seed, at least.
@@ -248,11 +251,15 @@ impl Run {
             self.shared.errors_allowed.set(true);
             return self.life_in_danger(operations);
         }
+        self.settle_manifest();
+        if mode == FaultMode::Damage && self.rng.one_in(2) {
+            swap_two(&mut self.rng, &mut self.world);
+        }
         mode.arrange(&mut self.rng, self.world.store());
         if mode.allows_errors() {
             self.shared.errors_allowed.set(true);
         }
-        if mode == FaultMode::LogDamage || self.log_was_hit() {
+        if mode == FaultMode::LogDamage {
             self.shared.log_damaged.set(true);
         }
         self.life_in_danger(operations)
@@ -297,15 +304,26 @@ impl Run {
             }
             other => return Err(self.explain(other)),
         }
-        // A misdirected write may have hit the log, whatever it was meant for.
-        if self.log_was_hit() {
-            self.shared.log_damaged.set(true);
-        }
         Ok(())
     }
 
-    fn log_was_hit(&self) -> bool {
-        self.world.counts().of(Fault::MisdirectedWrite) > 0
+    /// An edit of the manifest that was lost before its seal was written is lost for good, once the
+    /// engine has opened without it and removed what it knew nothing of: healing must not bring it
+    /// back (seed 6113). What the engine refuses to believe can be healed.
+    fn settle_manifest(&mut self) {
+        const NAME: &str = "MANIFEST";
+        self.world.store().set_faults(Vec::new());
+        if !self.world.store().is_damaged(NAME) {
+            return;
+        }
+        let tables = Path::new(DIR).join("tables");
+        let believed = self
+            .world
+            .run(|env| async move { manifest::read(&env, &tables).await.is_ok() });
+        self.world.kill();
+        if believed == Ok(true) {
+            self.world.store().settle(NAME);
+        }
     }
 
     fn end_life(&mut self) {

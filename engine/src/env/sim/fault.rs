@@ -29,6 +29,8 @@ pub enum Fault {
     MisdirectedWrite,
     /// A write was acknowledged and never done.
     LostWrite,
+    /// Two places of the medium read as each other.
+    Swapped,
     /// An operation took hundreds of times as long as usual.
     LatencySpike,
     /// The power was cut.
@@ -55,7 +57,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind, in the order of declaration.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ReadError,
         Self::ReadErrorSticky,
         Self::WriteError,
@@ -66,6 +68,7 @@ impl Fault {
         Self::BitFlip,
         Self::MisdirectedWrite,
         Self::LostWrite,
+        Self::Swapped,
         Self::LatencySpike,
         Self::PowerCut,
         Self::Kill,
@@ -93,6 +96,7 @@ impl fmt::Display for Fault {
             Self::BitFlip => "bit flip",
             Self::MisdirectedWrite => "misdirected write",
             Self::LostWrite => "lost write",
+            Self::Swapped => "places swapped",
             Self::LatencySpike => "latency spike",
             Self::PowerCut => "power cut",
             Self::Kill => "kill",

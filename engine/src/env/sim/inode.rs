@@ -139,6 +139,19 @@ impl Inode {
         versions.push(Version { stamp, content });
     }
 
+    /// Makes what sectors read as their content, also on the medium. Those that cannot be read stay
+    /// so.
+    pub(super) fn settle(&mut self, stamp: u64) {
+        for (sector, damage) in std::mem::take(&mut self.damage) {
+            match damage {
+                Damage::Bytes(content) => self.write_sector(sector, content, stamp, true),
+                Damage::Unreadable => {
+                    self.damage.insert(sector, damage);
+                }
+            }
+        }
+    }
+
     pub(super) fn set_len(&mut self, len: u64, stamp: u64) {
         if len < self.len {
             let first_gone = len.div_ceil(SECTOR as u64) as usize;

@@ -491,15 +491,32 @@ impl State {
 }
 
 fn flip(inode: &mut Inode, byte: u64, bit: u32) {
-    let sector = (byte / SECTOR as u64) as usize;
-    let Ok(content) = inode.read_sector(sector) else {
-        return;
-    };
-    let mut bytes = content.as_deref().copied().unwrap_or([0; SECTOR]);
-    bytes[(byte % SECTOR as u64) as usize] ^= 1 << (bit % 8);
-    inode
-        .damage
-        .insert(sector, Damage::Bytes(Some(Rc::new(bytes))));
+    let _unreadable = alter(inode, byte, 1, |bytes| bytes[0] ^= 1 << (bit % 8));
+}
+
+/// Alters what a range of a file reads as, one piece for each sector that it touches. Fails where it
+/// cannot be read.
+fn alter(
+    inode: &mut Inode,
+    offset: u64,
+    len: usize,
+    mut change: impl FnMut(&mut [u8]),
+) -> Result<(), ()> {
+    let end = offset + len as u64;
+    let mut at = offset;
+    while at < end {
+        let sector = (at / SECTOR as u64) as usize;
+        let from = (at % SECTOR as u64) as usize;
+        let to = SECTOR.min(from + (end - at) as usize);
+        let content = inode.read_sector(sector)?;
+        let mut bytes = content.as_deref().copied().unwrap_or([0; SECTOR]);
+        change(&mut bytes[from..to]);
+        inode
+            .damage
+            .insert(sector, Damage::Bytes(Some(Rc::new(bytes))));
+        at += (to - from) as u64;
+    }
+    Ok(())
 }
 
 /// The medium and its settings: a cheap handle, shared by the world and the disks of each life.
@@ -591,6 +608,39 @@ impl SimStore {
         true
     }
 
+    /// Has two ranges of files of `len` bytes, each given by its file and first byte, read as each
+    /// other until the sectors are written again or healed. They must not overlap. Returns whether
+    /// both are there and readable.
+    pub fn swap(&self, one: (&Path, u64), other: (&Path, u64), len: usize) -> bool {
+        let mut state = self.0.borrow_mut();
+        let content = |(path, offset): (&Path, u64)| {
+            let Some(Node::File(ino)) = state.names.get(path) else {
+                return None;
+            };
+            let bytes = state.inodes.get(&ino)?.read(offset, len).ok()?;
+            (bytes.len() == len).then_some((ino, offset, bytes))
+        };
+        let (Some(one), Some(other)) = (content(one), content(other)) else {
+            return false;
+        };
+        for ((ino, offset, _), (_, _, bytes)) in [(&one, &other), (&other, &one)] {
+            let Some(inode) = state.inodes.get_mut(ino) else {
+                return false;
+            };
+            let mut rest = &bytes[..];
+            let altered = alter(inode, *offset, len, |piece| {
+                let (front, back) = rest.split_at(piece.len());
+                piece.copy_from_slice(front);
+                rest = back;
+            });
+            if altered.is_err() {
+                return false;
+            }
+        }
+        state.counts.add(Fault::Swapped);
+        true
+    }
+
     /// Makes one sector of a file unreadable until it is written again or healed. Returns whether
     /// the file has that byte.
     pub fn make_unreadable(&self, path: &Path, byte: u64) -> bool {
@@ -605,6 +655,37 @@ impl SimStore {
         inode.damage.insert(sector, Damage::Unreadable);
         state.counts.add(Fault::ReadErrorSticky);
         true
+    }
+
+    /// Whether anything happened behind the back of a file whose name contains `part`.
+    #[must_use]
+    pub fn is_damaged(&self, part: &str) -> bool {
+        let state = self.0.borrow();
+        let mut files = state.names.files();
+        files.any(|(path, ino)| {
+            let inode = state.inodes.get(&ino);
+            path.to_string_lossy().contains(part) && inode.is_some_and(|i| !i.damage.is_empty())
+        })
+    }
+
+    /// Takes what files whose names contain `part` read as for what was written: [`SimStore::heal`]
+    /// does not undo it any more.
+    pub fn settle(&self, part: &str) {
+        let mut state = self.0.borrow_mut();
+        let files: Vec<_> = state
+            .names
+            .files()
+            .map(|(p, ino)| (p.clone(), ino))
+            .collect();
+        let stamp = state.next_stamp();
+        for (path, ino) in files {
+            let Some(inode) = state.inodes.get_mut(&ino) else {
+                continue;
+            };
+            if path.to_string_lossy().contains(part) {
+                inode.settle(stamp);
+            }
+        }
     }
 
     /// Undoes what happened behind the file system's back: flipped bits, lost and misdirected
