@@ -28,6 +28,7 @@ mod footer;
 mod frame;
 mod reader;
 mod throttle;
+pub mod untrusted;
 mod varint;
 
 #[cfg(test)]

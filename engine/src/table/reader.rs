@@ -536,7 +536,7 @@ pub(super) fn parse_part(link: &[u8]) -> Option<Part> {
     })
 }
 
-fn parse_range_deletes(raw: &[u8], into: &mut RangeDeletes) -> Option<()> {
+pub(super) fn parse_range_deletes(raw: &[u8], into: &mut RangeDeletes) -> Option<()> {
     let mut at = 0;
     let bound = |at: &mut usize| {
         let len = varint::get_len(raw, at)?;
