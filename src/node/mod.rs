@@ -42,6 +42,9 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     if let Some(check) = preflight::failed(&checks) {
         return Err(StartError::Preflight(check.to_string()));
     }
+    for check in preflight::warnings(&checks) {
+        tracing::warn!("{check}");
+    }
     let dir = open_folder(&settings)?;
     listen::probe(settings.listen)?;
     let start = random_bytes().map_err(|error| StartError::io("/dev/urandom", &error))?;

@@ -112,6 +112,13 @@ pub fn failed(checks: &[Check]) -> Option<&Check> {
     checks.iter().find(|check| check.verdict == Verdict::Failed)
 }
 
+/// The checks that cost the node something and do not keep it from starting.
+pub fn warnings(checks: &[Check]) -> impl Iterator<Item = &Check> {
+    checks
+        .iter()
+        .filter(|check| check.verdict == Verdict::Warning)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +143,9 @@ mod tests {
         let check = Check::passed("colour", "blue", "red");
         let failed_one = check.clone().but(Verdict::Failed, "paint it");
         let warned = check.clone().but(Verdict::Warning, "look again");
-        assert_eq!(failed(&[check.clone(), warned]), None);
+        let checks = [check.clone(), warned.clone()];
+        assert_eq!(failed(&checks), None);
+        assert_eq!(warnings(&checks).collect::<Vec<_>>(), [&warned]);
         assert_eq!(failed(&[check, failed_one.clone()]), Some(&failed_one));
         assert_eq!(
             failed_one.to_string(),
