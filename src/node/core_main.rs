@@ -69,6 +69,7 @@ async fn live(
     reports
         .send(CoreReport::Ready)
         .map_err(|_| "the main thread has ended".to_owned())?;
+    let mut told = false;
     loop {
         env.sleep(WATCH_EVERY).await;
         if let Some(failure) = shard.failure() {
@@ -76,6 +77,15 @@ async fn live(
             return Err(format!(
                 "the shard has stopped: {failure}; start the server again to recover from disk"
             ));
+        }
+        if !told && let Some(failure) = shard.engine().tree().failure() {
+            told = true;
+            tracing::error!(
+                core = number,
+                "{failure}; nothing more can be compacted or flushed: writes to this core are \
+                 refused, reads of what is not damaged go on; stop the server, restore that file or \
+                 the data folder from a backup, and start it again"
+            );
         }
         if handler.borrow().is_stopping() {
             break;

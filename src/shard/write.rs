@@ -37,6 +37,10 @@ const LEADER_RETRY_MS: u32 = 25;
 
 /// How long a client waits while the tree takes no writes, in milliseconds.
 const STOP_RETRY_MS: u32 = 50;
+/// What to do when background work has stopped.
+const TABLES_REMEDY: &str = "; nothing more can be compacted or flushed, so writes to this core are \
+                             refused, and reads of what is not damaged go on: stop the server, \
+                             restore that file or the data folder from a backup, and start it again";
 
 /// What is known of a key when a write on it is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -616,6 +620,7 @@ impl<E: Env> Inner<E> {
     /// Whether the group has as many replicas as acknowledgements are asked for, and the write is
     /// not a repeat of one that may have been done.
     fn check_options(&self, partition: PartitionId, options: &WriteOptions) -> Result<(), Refusal> {
+        self.check_tables()?;
         if options.retry {
             return Err(Refusal::new(
                 ErrorCode::InDoubt,
@@ -652,6 +657,17 @@ impl<E: Env> Inner<E> {
             Some(Some(replica)) if replica.serves() => Ok(()),
             other => Err(not_leader(partition, other.and_then(Option::as_ref))),
         }
+    }
+
+    /// Once background work has met a damaged table nothing more gets into tables: writes would only
+    /// fill memory and the log.
+    pub(super) fn check_tables(&self) -> Result<(), Refusal> {
+        let Some(failure) = self.engine.tree().failure() else {
+            return Ok(());
+        };
+        let mut refusal = Refusal::from(failure);
+        refusal.message.push_str(TABLES_REMEDY);
+        Err(refusal)
     }
 
     fn check_op(&self, op: &WriteOp<'_>) -> Result<(), Refusal> {

@@ -277,6 +277,7 @@ impl<E: Env> Tree<E> {
         let inner = &*self.inner;
         let mut stats = *inner.stats.borrow();
         let memtables = inner.memtables.borrow();
+        stats.stopped = u64::from(inner.failure.borrow().is_some());
         stats.memtable_bytes = memtables.active_bytes() + memtables.immutable_bytes();
         stats.memtables_waiting = memtables.immutable.len() as u64;
         stats.cache_bytes = inner.context.cache.used() as u64;

@@ -39,6 +39,8 @@ pub struct TreeStats {
     pub rows_scanned: u64,
     /// Times that background work stopped for want of room.
     pub no_space: u64,
+    /// 1 if background work has stopped for good: it met a damaged table, or the disk failed.
+    pub stopped: u64,
     /// Device reads for point reads and scans.
     pub device_reads: u64,
     /// Blocks found in the cache.
@@ -92,6 +94,7 @@ impl TreeStats {
             ("tombstones_skipped", self.tombstones_skipped),
             ("rows_scanned", self.rows_scanned),
             ("no_space", self.no_space),
+            ("stopped", self.stopped),
             ("device_reads", self.device_reads),
             ("cache_hits", self.cache_hits),
             ("cache_misses", self.cache_misses),

@@ -477,3 +477,79 @@ fn a_repeat_whose_outcome_nobody_remembers_is_not_done() {
         assert_eq!(value(&rig, conn, b"n").await, None);
     });
 }
+
+/// Compaction that meets a damaged table cannot go on, and says which one; the rest is served.
+#[test]
+fn a_damaged_table_stops_writes_by_its_name_and_not_reads() {
+    with_node(23, 1, limits(), |rig| async move {
+        let conn = rig.connect(0, None).await;
+        let key = |i: u32| format!("key-{:05}", i * 7919 % 10_000);
+        let text = vec![b'v'; 600];
+        let tree = rig.shards[0].engine().tree().clone();
+        let mut written = 0;
+        while tree.stats().tables < 4 {
+            let key = key(written);
+            let put = put(key.as_bytes(), &text, Ttl::Default, Condition::None);
+            done(&rig, conn, &put).await;
+            written += 1;
+        }
+        let store = rig.env.store().clone();
+        let tables = store.files();
+        let mut tables = tables
+            .iter()
+            .map(|(path, _)| path)
+            .filter(|path| path.extension().is_some_and(|e| e == "table"));
+        // Somewhere in its first data block.
+        let damaged = tables.next().unwrap().clone();
+        assert!(store.flip_bit(&damaged, 100, 3));
+        let name = damaged.to_string_lossy().into_owned();
+        let refusal = loop {
+            let key = key(written);
+            let put = put(key.as_bytes(), &text, Ttl::Default, Condition::None);
+            let refused = rig
+                .call(conn, &put, |reply| match reply {
+                    Response::Written { .. } => None,
+                    Response::Error(error) => Some((error.code, error.message.to_owned())),
+                    other => panic!("{other:?}"),
+                })
+                .await;
+            written += 1;
+            assert!(written < 20_000, "compaction never met the damage");
+            if let Some(refused) = refused {
+                break refused;
+            }
+        };
+        assert_eq!(refusal.0, ErrorCode::Corrupt, "{}", refusal.1);
+        assert!(refusal.1.contains(&name), "{}", refusal.1);
+        assert!(refusal.1.contains("restore"), "{}", refusal.1);
+        assert_eq!(tree.stats().stopped, 1);
+        let delete = write(WriteOp::Delete {
+            key: b"key",
+            condition: Condition::None,
+        });
+        assert_eq!(code(&rig, conn, &delete).await, ErrorCode::Corrupt);
+        let (mut served, mut damaged) = (0, 0);
+        for i in 0..written - 1 {
+            let key = key(i);
+            let harmed = rig
+                .call(conn, &get(key.as_bytes()), |reply| match reply {
+                    Response::Value { value, .. } => {
+                        assert_eq!(value, text);
+                        false
+                    }
+                    Response::Error(error) => {
+                        assert_eq!(error.code, ErrorCode::Corrupt);
+                        assert!(error.message.contains(&name), "{}", error.message);
+                        true
+                    }
+                    other => panic!("{other:?}"),
+                })
+                .await;
+            match harmed {
+                true => damaged += 1,
+                false => served += 1,
+            }
+        }
+        assert!(damaged > 0 && damaged < served / 10, "{damaged} {served}");
+    });
+}
