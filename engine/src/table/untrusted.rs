@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_block_that_was_written_is_walked_and_any_flipped_bit_is_survived() {
-        let mut writer = BlockWriter::default();
+        let mut writer = BlockWriter::data();
         for i in 0..100_u64 {
             let meta = RowMeta {
                 version: i + 1,

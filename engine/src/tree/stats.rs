@@ -74,7 +74,7 @@ pub struct TreeStats {
 impl TreeStats {
     /// All of them by name, for metrics.
     #[must_use]
-    pub fn by_name(&self) -> [(&'static str, u64); 34] {
+    pub fn by_name(&self) -> [(&'static str, u64); 35] {
         [
             ("gets_cached", self.gets_cached),
             ("gets_from_disk", self.gets_from_disk),
