@@ -4,6 +4,10 @@
 //! file system's own log as well. So the next file is always ready before the newest segment is
 //! full: a recycled one, or a new one filled in the background. Old bytes in a recycled file need
 //! no erasing, because nothing of another epoch is ever read as a record.
+//!
+//! Filling competes with the log's own writes for the disk, so it goes by small pieces with pauses
+//! between them. It keeps twice as far into its file as the log is into its newest segment: where
+//! it has fallen behind that, it makes no pauses. So it is done by the time it is needed.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -18,6 +22,8 @@ use crate::error::EngineError;
 
 /// Bytes of zeros written at once.
 const FILL_BYTES: u64 = 256 << 10;
+/// Pause between two pieces while there is time: about 50 MB/s.
+const FILL_PAUSE: Duration = Duration::from_millis(5);
 /// Pause after the disk was found full.
 const NO_SPACE_PAUSE: Duration = Duration::from_millis(100);
 /// Free files kept for reuse, at most; the rest is removed.
@@ -68,11 +74,8 @@ impl<E: Env> Log<E> {
                 let _removed = env.disk().remove(&path).await;
             }
             Task::Create { number, bytes } => {
-                let stop = || {
-                    let state = self.inner.state.borrow();
-                    state.closing || state.failed.is_some()
-                };
-                let result = create(env, dir, number, bytes, stop).await;
+                let pace = |filled| self.inner.state.borrow().fill_pace(filled, bytes);
+                let result = create(env, dir, number, bytes, pace).await;
                 match result {
                     Ok(slot) => self.inner.state.borrow_mut().add_file(slot),
                     Err(error) if error.kind == DiskErrorKind::NoSpace => {
@@ -119,6 +122,17 @@ impl<F> State<F> {
         }
     }
 
+    /// How to go on with a file of which `filled` of `bytes` are zeros.
+    fn fill_pace(&self, filled: u64, bytes: u64) -> Pace {
+        if self.closing || self.failed.is_some() {
+            return Pace::Stop;
+        }
+        let in_time = self
+            .used()
+            .is_some_and(|(used, of)| 2 * used * bytes <= filled * of);
+        if in_time { Pace::Pause } else { Pace::Go }
+    }
+
     /// What is to be done for the next segment.
     fn next_task(&mut self) -> Option<Task> {
         if self.next.is_none() && self.chain.len() + self.free.len() < self.options.segments_max {
@@ -144,39 +158,60 @@ impl<F> State<F> {
     }
 }
 
-/// Makes a file of zeros, `bytes` long, that is durable with its name. If `stop` says so before
-/// that, it is shorter, and as long as was filled by then (at least one piece).
+/// How the filling of a file goes on after a piece.
+pub(super) enum Pace {
+    /// At once.
+    Go,
+    /// After a pause.
+    Pause,
+    /// Not at all.
+    Stop,
+}
+
+/// Makes a file of zeros, `bytes` long, that is durable with its name. After each piece `pace` is
+/// asked with the length so far; where it says stop, the file is no longer than that.
+///
+/// The zeros are one thing to make durable, not one a piece: a log file's own way of writing would
+/// have the file system commit its journal for each.
 pub(super) async fn create<E: Env>(
     env: &E,
     dir: &Path,
     number: u32,
     bytes: u64,
-    stop: impl Fn() -> bool,
+    pace: impl Fn(u64) -> Pace,
 ) -> Result<Slot<File<E>>, DiskError> {
     let path = State::<File<E>>::slot_path(dir, number);
-    let file = match env.disk().create(&path, FileClass::Log).await {
+    let file = match env.disk().create(&path, FileClass::Table).await {
         // Left by a start that was cut short.
         Err(error) if error.kind == DiskErrorKind::AlreadyExists => {
             env.disk().remove(&path).await?;
-            env.disk().create(&path, FileClass::Log).await?
+            env.disk().create(&path, FileClass::Table).await?
         }
         other => other?,
     };
     let mut filled = 0;
     let mut zeros = AlignedBuf::zeroed(FILL_BYTES.min(bytes) as usize);
-    while filled < bytes && (filled == 0 || !stop()) {
+    loop {
         zeros.set_len((bytes - filled).min(FILL_BYTES) as usize);
         let (result, buf) = file.write_at(filled, zeros).await;
         result?;
         zeros = buf;
         filled += zeros.len() as u64;
-        env.yield_if_needed().await;
+        if filled >= bytes {
+            break;
+        }
+        match pace(filled) {
+            Pace::Go => env.yield_if_needed().await,
+            Pace::Pause => env.sleep(FILL_PAUSE).await,
+            Pace::Stop => break,
+        }
     }
     file.sync().await?;
     env.disk().sync_dir(dir).await?;
+    drop(file);
     Ok(Slot {
         number,
-        file: Rc::new(file),
+        file: Rc::new(env.disk().open(&path, FileClass::Log).await?),
         bytes: filled,
     })
 }
@@ -189,6 +224,9 @@ pub(super) async fn create_first<E: Env>(
     options: &LogOptions,
 ) -> Result<Slot<File<E>>, DiskError> {
     let begun = env.now();
-    let late = || env.now().saturating_sub(begun) >= options.first_fill_time;
-    create(env, dir, number, options.first_fill_bytes, late).await
+    let in_time = |_| match env.now().saturating_sub(begun) < options.first_fill_time {
+        true => Pace::Go,
+        false => Pace::Stop,
+    };
+    create(env, dir, number, options.first_fill_bytes, in_time).await
 }

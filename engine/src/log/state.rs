@@ -545,6 +545,12 @@ impl<F> State<F> {
         }
     }
 
+    /// How many bytes of the newest segment are used, and of how many.
+    pub(super) fn used(&self) -> Option<(u64, u64)> {
+        let newest = self.chain.back()?;
+        Some((self.offset, newest.slot.bytes))
+    }
+
     /// Segments that hold entries which are not in tables, or may.
     pub(super) fn segments(&self) -> usize {
         self.chain.len()
