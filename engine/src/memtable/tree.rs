@@ -46,7 +46,7 @@ impl Keys {
     fn search(&self, arena: &Arena, target: (&[u8], u64)) -> (usize, bool) {
         let head = head_of(target.0, self.shared);
         let heads = &self.heads[..self.len];
-        let mut low = heads.partition_point(|h| *h < head);
+        let mut low = lower_bound(heads, head);
         let mut high = low;
         while high < self.len && heads[high] == head {
             high += 1;
@@ -412,6 +412,18 @@ impl Inner {
         self.children.copy_within(at + 1..count, at + 2);
         self.children[at + 1] = right;
     }
+}
+
+/// How many of the sorted heads are below `head`. A binary search would wait for memory at each
+/// step; here the loads of the first pass, one in each cache line, do not wait for each other, and
+/// the second pass stays within one line.
+#[inline]
+fn lower_bound(heads: &[u64], head: u64) -> usize {
+    const LINE: usize = 64 / size_of::<u64>();
+    let ends = heads.iter().skip(LINE - 1).step_by(LINE);
+    let begin = LINE * ends.filter(|h| **h < head).count();
+    let line = heads[begin..].iter().take(LINE);
+    begin + line.filter(|h| **h < head).count()
 }
 
 /// The 8 bytes after the shared ones, as a number that orders like them; zero beyond the end.
