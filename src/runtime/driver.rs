@@ -8,6 +8,7 @@ use glommio::TaskQueueHandle;
 use ringbolt_ring::{Event, Ring, RingError};
 
 use super::core::Core;
+use super::spin::Spin;
 use super::{clock, requests};
 
 /// How long a core whose main is finished waits for file requests that are still under way.
@@ -65,7 +66,9 @@ pub(super) async fn drive(
     core: &Rc<Core>,
     mut done: impl FnMut() -> bool,
 ) -> Result<(), RingError> {
-    let mut idle_since: Option<Instant> = None;
+    let mut spin = Spin::default();
+    // Since when work is looked for.
+    let mut looking_since: Option<Instant> = None;
     loop {
         let mut busy = core.ring.borrow_mut().submit()? > 0;
         dispatch(core);
@@ -93,17 +96,27 @@ pub(super) async fn drive(
             });
         }
         if busy || core.runnable.urgent() || core.runnable.background() {
-            idle_since = None;
+            if looking_since.take().is_some() {
+                spin.hit();
+            }
             continue;
         }
-        let since = *idle_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < core.options.spin {
-            std::hint::spin_loop();
-            continue;
+        match looking_since {
+            None if may_spin(core) && spin.begin() => looking_since = Some(Instant::now()),
+            Some(since) if since.elapsed() < core.options.spin => std::hint::spin_loop(),
+            _ => {
+                if looking_since.take().is_some() {
+                    spin.miss();
+                }
+                park(core, turn)?;
+            }
         }
-        park(core, turn)?;
-        idle_since = None;
     }
+}
+
+/// Whether work may come sooner than a core could sleep and wake.
+fn may_spin(core: &Core) -> bool {
+    !core.options.spin.is_zero() && core.requests.pending() == 0
 }
 
 /// Brings what completed to where it belongs.

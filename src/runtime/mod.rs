@@ -36,6 +36,7 @@ mod launch;
 pub mod probe;
 mod requests;
 pub mod signals;
+mod spin;
 mod tasks;
 mod timers;
 
