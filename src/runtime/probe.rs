@@ -65,6 +65,8 @@ pub struct DurabilityReport {
 const PROBE_FILE: &str = ".ringbolt-probe";
 const PROBE_BYTES: usize = 1 << 20;
 const PROBE_SAMPLES_MIN: usize = 5;
+/// Writes in one mode before it is the other's turn.
+const PROBE_TURN: usize = 4;
 const PROBE_SAMPLES_MAX: usize = 2000;
 const BLOCK: usize = 4096;
 
@@ -103,8 +105,20 @@ fn measure_both(path: &Path, budget: Duration) -> Result<DurabilityReport, DiskE
         path: path.to_path_buf(),
         detail: error.to_string(),
     })?;
-    let mut dsync = measure(path, &mut ring, budget, Durability::Dsync)?;
-    let mut datasync = measure(path, &mut ring, budget, Durability::WriteDatasync)?;
+    let mut dsync = Trial::open(path, Durability::Dsync)?;
+    let mut datasync = Trial::open(path, Durability::WriteDatasync)?;
+    let began = Instant::now();
+    // By turns, so that what else the disk is at (writing these zeros, say) slows both alike.
+    while began.elapsed() < 2 * budget && dsync.times.len() < PROBE_SAMPLES_MAX
+        || dsync.times.len() < PROBE_SAMPLES_MIN
+    {
+        for trial in [&mut dsync, &mut datasync] {
+            for _ in 0..PROBE_TURN {
+                trial.write(path, &mut ring)?;
+            }
+        }
+    }
+    let (mut dsync, mut datasync) = (dsync.times, datasync.times);
     let samples = dsync.len() + datasync.len();
     let (dsync_p50, datasync_p50) = (median(&mut dsync), median(&mut datasync));
     Ok(DurabilityReport {
@@ -124,51 +138,53 @@ fn median(times: &mut [Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-fn measure(
-    path: &Path,
-    ring: &mut Ring,
-    budget: Duration,
+/// One mode, and how long its writes took.
+struct Trial {
     mode: Durability,
-) -> Result<Vec<Duration>, DiskError> {
-    let flags = match mode {
-        Durability::Dsync => libc::O_DIRECT | libc::O_DSYNC,
-        Durability::WriteDatasync => libc::O_DIRECT,
-    };
-    let file = OpenOptions::new()
-        .write(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(|error| open_failed(path, &error))?;
-    let fd = Rc::new(OwnedFd::from(file));
-    let began = Instant::now();
-    let mut times = Vec::new();
-    // Aligned within a longer vector, whose block stays where it is.
-    let mut buf = Some(Block::new());
-    while (began.elapsed() < budget || times.len() < PROBE_SAMPLES_MIN)
-        && times.len() < PROBE_SAMPLES_MAX
-    {
-        let Some(block) = buf.take() else {
-            break;
+    fd: Rc<OwnedFd>,
+    times: Vec<Duration>,
+}
+
+impl Trial {
+    fn open(path: &Path, mode: Durability) -> Result<Self, DiskError> {
+        let flags = match mode {
+            Durability::Dsync => libc::O_DIRECT | libc::O_DSYNC,
+            Durability::WriteDatasync => libc::O_DIRECT,
         };
+        let file = OpenOptions::new()
+            .write(true)
+            .custom_flags(flags)
+            .open(path)
+            .map_err(|error| open_failed(path, &error))?;
+        Ok(Self {
+            mode,
+            fd: Rc::new(OwnedFd::from(file)),
+            times: Vec::new(),
+        })
+    }
+
+    fn write(&mut self, path: &Path, ring: &mut Ring) -> Result<(), DiskError> {
+        // Aligned within a longer vector, whose block stays where it is.
+        let block = Block::new();
         let start = Instant::now();
         ring.file(
             0,
             FileOp::Write {
-                fd: Rc::clone(&fd),
-                offset: (times.len() * BLOCK % PROBE_BYTES) as u64,
+                fd: Rc::clone(&self.fd),
+                offset: (self.times.len() * BLOCK % PROBE_BYTES) as u64,
                 buf: Box::new(block),
                 len: BLOCK,
-                datasync: mode == Durability::WriteDatasync,
+                datasync: self.mode == Durability::WriteDatasync,
             },
         );
-        buf = Some(finished(path, ring)?);
-        times.push(start.elapsed());
+        finished(path, ring)?;
+        self.times.push(start.elapsed());
+        Ok(())
     }
-    Ok(times)
 }
 
 /// Waits for the one write under way.
-fn finished(path: &Path, ring: &mut Ring) -> Result<Block, DiskError> {
+fn finished(path: &Path, ring: &mut Ring) -> Result<(), DiskError> {
     loop {
         ring.wait(Duration::from_secs(1))
             .map_err(|error| DiskError {
@@ -178,13 +194,13 @@ fn finished(path: &Path, ring: &mut Ring) -> Result<Block, DiskError> {
                 detail: error.to_string(),
             })?;
         while let Some(event) = ring.next_event() {
-            let Event::FileDone { result, buf, .. } = event else {
+            let Event::FileDone { result, .. } = event else {
                 continue;
             };
-            let errno = match (result, buf.map(|buf| buf.into_any().downcast::<Block>())) {
-                (Ok(FileOutcome::Bytes(BLOCK)), Some(Ok(block))) => return Ok(*block),
-                (Ok(_), _) => libc::EIO,
-                (Err(errno), _) => errno,
+            let errno = match result {
+                Ok(FileOutcome::Bytes(BLOCK)) => return Ok(()),
+                Ok(_) => libc::EIO,
+                Err(errno) => errno,
             };
             let error = io::Error::from_raw_os_error(errno);
             return Err(DiskError::from_io("write", path, &error));
