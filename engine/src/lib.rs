@@ -20,5 +20,6 @@ pub mod memtable;
 pub mod planted;
 pub mod range_deletes;
 pub mod row;
+pub mod snapshot;
 pub mod table;
 pub mod tree;

@@ -10,6 +10,19 @@ use std::ops::Bound;
 
 use crate::row::RangeDelete;
 
+/// Whatever knows range deletes.
+pub(crate) trait Covering {
+    /// The newest version, at most `at_version`, of a delete that covers `row_key`; 0 for none.
+    fn covering(&self, row_key: &[u8], at_version: u64) -> u64;
+}
+
+impl Covering for RangeDeletes {
+    #[inline]
+    fn covering(&self, row_key: &[u8], at_version: u64) -> u64 {
+        Self::covering(self, row_key, at_version)
+    }
+}
+
 /// Range deletes of a memtable, a table, or of several of these together.
 #[derive(Debug, Clone, Default)]
 pub struct RangeDeletes {

@@ -103,7 +103,7 @@ impl<E: Env> Rows<E> {
         }
     }
 
-    fn rules(&self) -> Rules<'_> {
+    fn rules(&self) -> Rules<'_, RangeDeletes> {
         Rules {
             views: &self.views,
             range_deletes: &self.range_deletes,

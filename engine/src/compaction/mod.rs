@@ -132,6 +132,7 @@ async fn rewrite<E: Env>(inner: &Rc<Inner<E>>, job: &Job<E>) -> Result<()> {
             level => picker::level_table_bytes(&targets, &shape, level),
         },
         waits: true,
+        warms: true,
     };
     let mut output = Output::new(inner, place, cuts, Rc::new(kept));
     let mode = ReadMode::Sequential(Rc::new(inner.bucket.clone()));

@@ -38,6 +38,8 @@ pub(crate) struct Place {
     pub table_bytes: u64,
     /// Whether writing waits for tokens, or only counts.
     pub waits: bool,
+    /// Whether index and filter blocks go straight into the cache, because reads will follow.
+    pub warms: bool,
 }
 
 /// Row keys at which tables are best cut, ascending, each with the percentage of a table's size from
@@ -154,7 +156,7 @@ impl<E: Env> Output<E> {
                 true => o.compression_deepest,
                 false => o.compression,
             },
-            warm_cache: true,
+            warm_cache: self.place.warms,
         };
         let path = table_path(&inner.dir, id);
         let throttle: Rc<dyn Throttle> = match self.place.waits {
@@ -209,6 +211,16 @@ impl<E: Env> Output<E> {
             inner.env.disk().sync_dir(&inner.dir).await?;
         }
         Ok(std::mem::take(&mut self.done))
+    }
+
+    /// The tree that it writes for.
+    pub(crate) fn inner(&self) -> &Rc<Inner<E>> {
+        &self.inner
+    }
+
+    /// The numbers of all tables begun so far, whose files are the caller's business from now on.
+    pub(crate) fn take_created(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.created)
     }
 
     /// Removes what was written.

@@ -13,7 +13,7 @@
 //! an older record was alive at `t`: then whatever that one says. A known creation ends the chain, a
 //! tombstone, a range delete or an expiry before `t` does, and so does the bottom of the tree.
 
-use crate::range_deletes::RangeDeletes;
+use crate::range_deletes::Covering;
 use crate::row::{Cell, RowMeta};
 
 /// Set in `created_ms` when the rest is only an upper bound: see the module.
@@ -71,18 +71,18 @@ pub(crate) enum Kept {
 }
 
 /// What decides about the row at hand.
-pub(crate) struct Rules<'r> {
+pub(crate) struct Rules<'r, D> {
     /// Versions at which the row's partition may be read, descending, `u64::MAX` first.
     pub views: &'r [u64],
     /// The range deletes of the inputs.
-    pub range_deletes: &'r RangeDeletes,
+    pub range_deletes: &'r D,
     /// The partition's time, in milliseconds: records up to it are expired.
     pub time_ms: u64,
     /// Whether nothing older of the row lies below the output.
     pub is_bottom: bool,
 }
 
-impl Rules<'_> {
+impl<D: Covering> Rules<'_, D> {
     fn is_seen(&self, row_key: &[u8], version: u64, newer: Option<u64>) -> bool {
         let mut views = self
             .views
@@ -138,7 +138,12 @@ impl Retain {
     /// Takes in the next older cell of the row. Returns true if the cell that waited must be
     /// written first: [`Retain::take`] has it, and then the same cell is offered again.
     #[must_use]
-    pub(crate) fn offer(&mut self, cell: &Cell<'_>, rules: &Rules<'_>, is_hot: bool) -> bool {
+    pub(crate) fn offer<D: Covering>(
+        &mut self,
+        cell: &Cell<'_>,
+        rules: &Rules<'_, D>,
+        is_hot: bool,
+    ) -> bool {
         let version = cell.version();
         if self.newer.is_some_and(|newer| version >= newer) {
             // The same entry twice: a flush that was repeated after a crash. One is enough.
@@ -170,7 +175,11 @@ impl Retain {
     }
 
     /// Takes out the cell that waits, as it is to be written. `last`: no older one follows.
-    pub(crate) fn take(&mut self, rules: &Rules<'_>, last: bool) -> Option<(&[u8], Cell<'_>)> {
+    pub(crate) fn take<D: Covering>(
+        &mut self,
+        rules: &Rules<'_, D>,
+        last: bool,
+    ) -> Option<(&[u8], Cell<'_>)> {
         let mut kept = self.kept.take()?;
         if last
             && rules.is_bottom

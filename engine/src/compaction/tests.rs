@@ -189,7 +189,7 @@ fn put(version: u64, created_ms: u64, expires_ms: u64) -> Cell<'static> {
 }
 
 /// What is written of a row's cells, as (version, creation) and 0 for a tombstone's creation.
-fn kept(cells: &[Cell<'_>], rules: &Rules<'_>) -> Vec<(u64, u64)> {
+fn kept(cells: &[Cell<'_>], rules: &Rules<'_, RangeDeletes>) -> Vec<(u64, u64)> {
     let mut retain = Retain::default();
     let mut out = Vec::new();
     let note = |written: Option<(&[u8], Cell<'_>)>, out: &mut Vec<_>| match written {

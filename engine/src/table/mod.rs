@@ -29,7 +29,7 @@ mod frame;
 mod reader;
 mod throttle;
 pub mod untrusted;
-mod varint;
+pub(crate) mod varint;
 
 #[cfg(test)]
 mod golden;

@@ -3,7 +3,7 @@
 
 /// Appends a number.
 #[inline]
-pub(super) fn put(mut number: u64, out: &mut Vec<u8>) {
+pub(crate) fn put(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -13,14 +13,14 @@ pub(super) fn put(mut number: u64, out: &mut Vec<u8>) {
 
 /// Appends the difference of two numbers, small in either direction.
 #[inline]
-pub(super) fn put_delta(number: u64, base: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_delta(number: u64, base: u64, out: &mut Vec<u8>) {
     let delta = number.wrapping_sub(base) as i64;
     put(((delta << 1) ^ (delta >> 63)) as u64, out);
 }
 
 /// Reads a number at `at`, which moves behind it. `None` past the end or the range.
 #[inline(always)] // Several for each entry that a search passes; nearly all are one byte long.
-pub(super) fn get(bytes: &[u8], at: &mut usize) -> Option<u64> {
+pub(crate) fn get(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let first = *bytes.get(*at)?;
     *at += 1;
     match first < 0x80 {
@@ -53,13 +53,13 @@ fn get_rest(first: u8, bytes: &[u8], at: &mut usize) -> Option<u64> {
 
 /// Reads a number that counts bytes in memory.
 #[inline]
-pub(super) fn get_len(bytes: &[u8], at: &mut usize) -> Option<usize> {
+pub(crate) fn get_len(bytes: &[u8], at: &mut usize) -> Option<usize> {
     usize::try_from(get(bytes, at)?).ok()
 }
 
 /// Reads what [`put_delta`] wrote.
 #[inline]
-pub(super) fn get_delta(bytes: &[u8], at: &mut usize, base: u64) -> Option<u64> {
+pub(crate) fn get_delta(bytes: &[u8], at: &mut usize, base: u64) -> Option<u64> {
     let zigzag = get(bytes, at)?;
     let delta = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
     Some(base.wrapping_add(delta as u64))

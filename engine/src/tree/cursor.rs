@@ -11,15 +11,14 @@ use crate::compaction::retain;
 use crate::entry::PartitionId;
 use crate::env::Env;
 use crate::error::{EngineError, Result};
-use crate::planted::{self, Bug};
+use crate::range_deletes::Covering;
 use crate::row::{Cell, ReadAt, RowMeta, partition_of, partition_range};
 use crate::table::ReadMode;
 
-use super::memtables::SharedMemtable;
 use super::partitions::Positions;
-use super::source::{Merge, Source};
-use super::version::Run;
-use super::{Inner, Reader, Tree};
+use super::source::Merge;
+use super::view::{Deletes, View};
+use super::{Inner, Tree};
 
 /// Cells looked at between two looks at the clock.
 const CELLS_PER_CHECK: u32 = 32;
@@ -38,7 +37,7 @@ pub struct Cursor<E: Env> {
     reverse: bool,
     at: Versions,
     time_ms: u64,
-    deletes: RangeDeletesOf<E>,
+    deletes: Deletes<E>,
     deadline: Option<Duration>,
     state: State,
     row_key: Vec<u8>,
@@ -75,29 +74,6 @@ impl Versions {
     }
 }
 
-/// What has range deletes, among what a cursor reads.
-struct RangeDeletesOf<E: Env> {
-    memtables: Vec<SharedMemtable>,
-    runs: Vec<Rc<Run<Reader<E>>>>,
-}
-
-impl<E: Env> RangeDeletesOf<E> {
-    fn covering(&self, row_key: &[u8], version: u64) -> u64 {
-        if planted::is(Bug::RangeDeleteIgnored) {
-            return 0;
-        }
-        let in_memory = self
-            .memtables
-            .iter()
-            .map(|m| m.borrow().max_range_delete_covering(row_key, version));
-        let in_tables = self.runs.iter().map(|run| match run.find(row_key) {
-            Some(t) => t.reader.range_deletes().covering(row_key, version),
-            None => 0,
-        });
-        in_memory.chain(in_tables).max().unwrap_or(0)
-    }
-}
-
 impl<E: Env> Tree<E> {
     /// A cursor over the row keys `from..to`, ascending or, if `reverse`, descending, that reads what
     /// is there now, at `at`: with the version `u64::MAX` each partition's newest. An older version
@@ -105,27 +81,7 @@ impl<E: Env> Tree<E> {
     #[must_use]
     pub fn cursor(&self, from: &[u8], to: &[u8], reverse: bool, at: ReadAt) -> Cursor<E> {
         let inner = &self.inner;
-        let version = inner.version();
-        let mut sources = Vec::new();
-        let mut deletes = RangeDeletesOf {
-            memtables: Vec::new(),
-            runs: Vec::new(),
-        };
-        for memtable in inner.memtables.borrow().all() {
-            sources.push(Source::memtable(memtable));
-            if !memtable.borrow().range_deletes().is_empty() {
-                deletes.memtables.push(Rc::clone(memtable));
-            }
-        }
-        for run in version.runs() {
-            let tables = run.tables[run.overlapping(from, to, false)].to_vec();
-            if tables.iter().any(|t| t.record.range_deletes > 0) {
-                deletes.runs.push(Rc::clone(run));
-            }
-            if !tables.is_empty() {
-                sources.push(Source::run(tables, ReadMode::Cached));
-            }
-        }
+        let View { sources, deletes } = inner.view(from, to, &ReadMode::Cached);
         Cursor {
             merge: Merge::new(sources, reverse),
             at: inner.versions(from, to, at.version),

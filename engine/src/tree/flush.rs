@@ -81,6 +81,7 @@ async fn flush<E: Env>(inner: &Rc<Inner<E>>, memtable: &Rc<Immutable>) -> Result
         is_deepest: false,
         table_bytes: inner.l0_table_bytes(),
         waits: false,
+        warms: true,
     };
     inner.next_run.set(place.run + 1);
     let range_deletes = Rc::new(memtable.table.borrow().range_deletes().clone());

@@ -45,9 +45,10 @@ pub(crate) mod source;
 pub(crate) mod space;
 mod stats;
 pub(crate) mod version;
+pub(crate) mod view;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use cursor::Cursor;
 pub use get::{Lookup, Row};

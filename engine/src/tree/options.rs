@@ -47,6 +47,8 @@ pub struct TreeOptions {
     pub ballast_bytes: u64,
     /// Least length at which the manifest is rewritten.
     pub manifest_bytes: u64,
+    /// Rows of one chunk of an export, at most 1 MiB: see [`TreeOptions::chunk_bytes`].
+    pub chunk_bytes: usize,
 }
 
 impl Default for TreeOptions {
@@ -70,6 +72,7 @@ impl Default for TreeOptions {
             background_bytes_per_s: 64 << 20,
             ballast_bytes: 16 << 20,
             manifest_bytes: 1 << 20,
+            chunk_bytes: 256 << 10,
         }
     }
 }
@@ -93,8 +96,15 @@ impl TreeOptions {
             background_bytes_per_s: 64 << 20,
             ballast_bytes: 64 << 10,
             manifest_bytes: 64 << 10,
+            chunk_bytes: 2 << 10,
             ..Self::default()
         }
+    }
+
+    /// Length of rows at which a chunk of an export ends, within its limit.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes.min(1 << 20)
     }
 
     /// Memory for memtables, given the budget.

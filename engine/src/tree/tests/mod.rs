@@ -2,5 +2,5 @@
 
 mod crash;
 mod full;
-mod model;
-mod walk;
+pub(crate) mod model;
+pub(crate) mod walk;

@@ -7,7 +7,7 @@ use crate::row::{RowMeta, encode_row_key, keyspace_range};
 
 /// An effect, owned.
 #[derive(Debug, Clone)]
-pub(super) enum Op {
+pub(crate) enum Op {
     Put {
         key: Vec<u8>,
         value: Vec<u8>,
@@ -24,14 +24,14 @@ pub(super) enum Op {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub head: EntryHead,
     pub keyspace: u32,
     pub ops: Vec<Op>,
 }
 
 impl Entry {
-    pub(super) fn effects(&self) -> impl Iterator<Item = Effect<'_>> {
+    pub(crate) fn effects(&self) -> impl Iterator<Item = Effect<'_>> {
         let keyspace = self.keyspace;
         self.ops.iter().map(move |op| match op {
             Op::Put {
@@ -53,7 +53,7 @@ impl Entry {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     /// With the exact creation.
     pub meta: RowMeta,
     pub value: Vec<u8>,
@@ -62,18 +62,18 @@ pub(super) struct Expected {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Model {
+pub(crate) struct Model {
     pub rows: BTreeMap<Vec<u8>, Expected>,
     pub times: BTreeMap<PartitionId, u64>,
     pub indexes: BTreeMap<PartitionId, u64>,
 }
 
 impl Model {
-    pub(super) fn time(&self, partition: PartitionId) -> u64 {
+    pub(crate) fn time(&self, partition: PartitionId) -> u64 {
         self.times.get(&partition).copied().unwrap_or(0)
     }
 
-    pub(super) fn next_head(&mut self, partition: PartitionId, passed_ms: u64) -> EntryHead {
+    pub(crate) fn next_head(&mut self, partition: PartitionId, passed_ms: u64) -> EntryHead {
         let index = self.indexes.entry(partition).or_default();
         *index += 1;
         let time = self.times.entry(partition).or_insert(1000);
@@ -90,13 +90,13 @@ impl Model {
         }
     }
 
-    pub(super) fn live(&self, row_key: &[u8], time_ms: u64) -> Option<&Expected> {
+    pub(crate) fn live(&self, row_key: &[u8], time_ms: u64) -> Option<&Expected> {
         self.rows
             .get(row_key)
             .filter(|row| !row.meta.expired_at(time_ms))
     }
 
-    pub(super) fn apply(&mut self, entry: &Entry) {
+    pub(crate) fn apply(&mut self, entry: &Entry) {
         let head = &entry.head;
         // A range delete covers nothing of its own entry.
         for op in &entry.ops {

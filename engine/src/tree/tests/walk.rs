@@ -14,9 +14,9 @@ use crate::tree::{Lookup, Snapshot, Tree, TreeOptions, TreeStats};
 const PARTITIONS: u64 = 3;
 const KEYSPACES: u64 = 2;
 
-pub(super) type Log = Rc<RefCell<Vec<Entry>>>;
+pub(crate) type Log = Rc<RefCell<Vec<Entry>>>;
 
-pub(super) struct Walk {
+pub(crate) struct Walk {
     pub env: SimEnv,
     pub rng: Rng,
     pub keys: u64,
@@ -30,7 +30,7 @@ pub(super) struct Walk {
     pub total: TreeStats,
 }
 
-pub(super) async fn open(env: &SimEnv, options: &TreeOptions) -> Tree<SimEnv> {
+pub(crate) async fn open(env: &SimEnv, options: &TreeOptions) -> Tree<SimEnv> {
     // The tree's directory is its own business, the one above is the caller's.
     let disk = env.disk();
     disk.create_dir_all(Path::new("shard"))
@@ -43,7 +43,7 @@ pub(super) async fn open(env: &SimEnv, options: &TreeOptions) -> Tree<SimEnv> {
 }
 
 impl Walk {
-    pub(super) async fn new(env: SimEnv, seed: u64, keys: u64, options: TreeOptions) -> Self {
+    pub(crate) async fn new(env: SimEnv, seed: u64, keys: u64, options: TreeOptions) -> Self {
         Self {
             tree: open(&env, &options).await,
             env,
@@ -102,7 +102,7 @@ impl Walk {
         }
     }
 
-    pub(super) fn write(&mut self) {
+    pub(crate) fn write(&mut self) {
         let partition = self.rng.below(PARTITIONS) as u16;
         let passed = match self.rng.below(30) {
             0 => 200,
@@ -165,7 +165,7 @@ impl Walk {
         }
     }
 
-    pub(super) async fn check_random_row(&mut self) {
+    pub(crate) async fn check_random_row(&mut self) {
         let partition = self.rng.below(PARTITIONS) as u16;
         let keyspace = self.rng.below(KEYSPACES) as u32;
         let key = self.key();
@@ -261,7 +261,7 @@ impl Walk {
     }
 
     /// Applies what is not in tables.
-    pub(super) fn replay(&self) {
+    pub(crate) fn replay(&self) {
         for entry in self.entries.borrow().iter() {
             if entry.head.id.index > self.tree.flushed(entry.head.partition).id.index {
                 self.tree.apply(&entry.head, entry.effects());
@@ -269,7 +269,7 @@ impl Walk {
         }
     }
 
-    pub(super) fn add_stats(&mut self) {
+    pub(crate) fn add_stats(&mut self) {
         let s = self.tree.stats();
         self.total.flushes += s.flushes;
         self.total.compactions += s.compactions;
@@ -284,7 +284,7 @@ impl Walk {
         self.total.gets_from_disk += s.gets_from_disk;
     }
 
-    pub(super) async fn run(&mut self, steps: u64) {
+    pub(crate) async fn run(&mut self, steps: u64) {
         for _ in 0..steps {
             match self.rng.below(1000) {
                 0..600 => self.write(),
@@ -305,7 +305,7 @@ impl Walk {
         self.add_stats();
     }
 
-    pub(super) async fn check_all(&mut self) {
+    pub(crate) async fn check_all(&mut self) {
         for _ in 0..3 {
             self.check_scan(true).await;
         }
@@ -354,7 +354,7 @@ fn walk(seed: u64, keys: u64, steps: u64) -> TreeStats {
     })
 }
 
-pub(super) fn first_seed() -> u64 {
+pub(crate) fn first_seed() -> u64 {
     let seed = match std::env::var("RINGBOLT_SEED") {
         Ok(seed) => seed.parse().expect("a number"),
         Err(_) => rand::random::<u32>().into(),
