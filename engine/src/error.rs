@@ -46,6 +46,9 @@ pub enum EngineError {
     /// The deadline passed, or the work was cancelled. Nothing was changed.
     #[error("the deadline passed")]
     Deadline,
+    /// What it was begun on is no longer there. **Begin anew** with what is there now.
+    #[error("gone meanwhile: {0}")]
+    Gone(&'static str),
     /// The engine was closed, or stopped after an earlier failure. **Open it again.**
     #[error("the engine is closed")]
     Closed,

@@ -53,7 +53,9 @@ impl From<EngineError> for Refusal {
             }
             EngineError::NoSpace(_) => Self::retry(ErrorCode::NoSpace, 1000, message),
             EngineError::Invalid(_) => Self::new(ErrorCode::BadRequest, 0, message),
-            EngineError::Busy(_) => Self::retry(ErrorCode::Overloaded, 10, message),
+            EngineError::Busy(_) | EngineError::Gone(_) => {
+                Self::retry(ErrorCode::Overloaded, 10, message)
+            }
             EngineError::Deadline => Self::new(ErrorCode::DeadlineExceeded, 0, message),
             EngineError::Disk(_) | EngineError::Closed => {
                 Self::new(ErrorCode::ShardFailed, 0, message)

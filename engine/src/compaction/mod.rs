@@ -16,7 +16,7 @@ use crate::env::{Env, TaskClass};
 use crate::error::{EngineError, Result};
 use crate::manifest::{Edit, MoveRecord, TableRecord};
 use crate::range_deletes::RangeDeletes;
-use crate::row::partition_of;
+use crate::row::{RangeDelete, partition_of};
 use crate::table::ReadMode;
 use crate::tree::source::{Merge, Source};
 use crate::tree::version::Change;
@@ -101,7 +101,7 @@ async fn rewrite<E: Env>(inner: &Rc<Inner<E>>, job: &Job<E>) -> Result<()> {
     let level = usize::from(job.output_level);
     let mut all = RangeDeletes::new();
     let mut kept = RangeDeletes::new();
-    for delete in job.tables().flat_map(|t| t.reader.range_deletes().iter()) {
+    for delete in job.tables().flat_map(|t| shown_deletes(t)) {
         inner.env.yield_if_needed().await;
         all.insert(delete.from, delete.to, delete.version);
         let partition = partition_of(delete.from).unwrap_or_default();
@@ -158,18 +158,30 @@ async fn rewrite<E: Env>(inner: &Rc<Inner<E>>, job: &Job<E>) -> Result<()> {
         }
     };
     let written: u64 = added.iter().map(|t| t.record.bytes).sum();
-    let edit = Edit {
-        added: added.iter().map(|t| t.record.clone()).collect(),
-        removed: job.tables().map(|t| t.record.id).collect(),
-        ..Edit::default()
+    let removed: Vec<_> = job.tables().map(|t| t.record.id).collect();
+    let plan = |version: &Tables<E>| {
+        if !job.tables().all(|table| version.has(table)) {
+            // A partition was exchanged: an input is gone, or hides what was read of it.
+            return None;
+        }
+        let edit = Edit {
+            added: added.iter().map(|t| t.record.clone()).collect(),
+            removed: removed.clone(),
+            ..Edit::default()
+        };
+        let change = Change {
+            added,
+            removed,
+            ..Change::default()
+        };
+        Some((edit, change))
     };
-    let change = Change {
-        added,
-        removed: edit.removed.clone(),
-        moved: Vec::new(),
-    };
-    match inner.commit(&edit, change, || {}).await {
-        Ok(()) => {}
+    match inner.commit(plan, || {}).await {
+        Ok(true) => {}
+        Ok(false) => {
+            inner.stats.borrow_mut().jobs_void += 1;
+            return output.undo().await;
+        }
         Err(e @ EngineError::NoSpace(_)) => {
             output.undo().await?;
             return Err(e);
@@ -196,23 +208,29 @@ async fn move_tables<E: Env>(inner: &Rc<Inner<E>>, job: &Job<E>) -> Result<()> {
         .tables()
         .map(|t| (t.record.id, job.output_level))
         .collect();
-    let edit = Edit {
-        moved: moved
-            .iter()
-            .map(|(id, level)| MoveRecord {
-                id: *id,
-                level: *level,
-            })
-            .collect(),
-        ..Edit::default()
+    let count = moved.len() as u64;
+    let plan = |version: &Tables<E>| {
+        if !job.tables().all(|table| version.has(table)) {
+            return None;
+        }
+        let records = moved.iter().map(|(id, level)| MoveRecord {
+            id: *id,
+            level: *level,
+        });
+        let edit = Edit {
+            moved: records.collect(),
+            ..Edit::default()
+        };
+        let change = Change {
+            moved,
+            ..Change::default()
+        };
+        Some((edit, change))
     };
-    inner.stats.borrow_mut().tables_moved += moved.len() as u64;
-    let change = Change {
-        added: Vec::new(),
-        removed: Vec::new(),
-        moved,
-    };
-    inner.commit(&edit, change, || {}).await
+    if inner.commit(plan, || {}).await? {
+        inner.stats.borrow_mut().tables_moved += count;
+    }
+    Ok(())
 }
 
 /// Drops tables that nobody can see anything of, without reading them, and rewrites those of which
@@ -252,20 +270,27 @@ async fn drop_whole_tables<E: Env>(inner: &Rc<Inner<E>>) {
             continue;
         }
         tables.iter().for_each(|table| table.busy.set(true));
-        let edit = Edit {
-            removed: tables.iter().map(|t| t.record.id).collect(),
-            ..Edit::default()
+        let plan = |version: &Tables<E>| {
+            if !tables.iter().all(|table| version.has(table)) {
+                return None;
+            }
+            let removed: Vec<_> = tables.iter().map(|t| t.record.id).collect();
+            let edit = Edit {
+                removed: removed.clone(),
+                ..Edit::default()
+            };
+            let change = Change {
+                removed,
+                ..Change::default()
+            };
+            Some((edit, change))
         };
-        let change = Change {
-            added: Vec::new(),
-            removed: edit.removed.clone(),
-            moved: Vec::new(),
-        };
-        let done = inner.commit(&edit, change, || {}).await;
+        let done = inner.commit(plan, || {}).await;
         tables.iter().for_each(|table| table.busy.set(false));
         inner.changed.notify();
         match done {
-            Ok(()) => inner.stats.borrow_mut().tables_dropped += tables.len() as u64,
+            Ok(true) => inner.stats.borrow_mut().tables_dropped += tables.len() as u64,
+            Ok(false) => {}
             Err(e) => {
                 if !inner.after_failure(e).await {
                     return;
@@ -326,13 +351,19 @@ async fn range_deletes_of<E: Env>(inner: &Inner<E>, version: &Tables<E>) -> Rang
     let mut deletes = RangeDeletes::new();
     if version.has_range_deletes {
         for (_, table) in version.tables() {
-            for delete in table.reader.range_deletes().iter() {
+            for delete in shown_deletes(table) {
                 inner.env.yield_if_needed().await;
                 deletes.insert(delete.from, delete.to, delete.version);
             }
         }
     }
     deletes
+}
+
+/// The range deletes of a table that count.
+fn shown_deletes<E: Env>(table: &TableRef<E>) -> impl Iterator<Item = RangeDelete<'_>> {
+    let all = table.reader.range_deletes().iter();
+    all.filter(|delete| !table.hides(delete.from))
 }
 
 /// The least row key above `row_key`.

@@ -44,8 +44,7 @@ fn version(tables: Vec<TableRecord>) -> Version<()> {
         .collect();
     Version::empty().changed(&Change {
         added,
-        removed: Vec::new(),
-        moved: Vec::new(),
+        ..Change::default()
     })
 }
 

@@ -23,6 +23,7 @@ use crate::log::{
     AppendError, DurableGroup, Effects, HardState, Log, LogOptions, LogStats, RecordRef,
     RecoveredEntry, RecoveredReplica, Recovery,
 };
+use crate::snapshot;
 use crate::tree::{Tree, TreeOptions, TreeStats};
 
 #[cfg(test)]
@@ -124,14 +125,21 @@ impl<E: Env> Engine<E> {
             &flushed,
         )
         .await?;
+        let pending = tree.pending().await;
         for (partition, applied) in tree.flushed_all() {
-            if applied.id.index > 0 && recovery.last(partition).is_none() {
+            let is_pending = pending.iter().any(|(p, _)| *p == partition);
+            if applied.id.index > 0 && !is_pending && recovery.last(partition).is_none() {
                 let what = format!("the tables hold partition {partition}, which no segment knows");
                 return Err(EngineError::corrupt(&dir.join("log"), 0, what));
             }
         }
         // Before anything that was found can get into tables.
         recovery.renew().await?;
+        for (partition, replacement) in pending {
+            let (snapshot, last) = (recovery.snapshot(partition), recovery.last(partition));
+            let is_decided = snapshot::is_decided(replacement.as_ref(), snapshot, last);
+            tree.settle(partition, replacement, is_decided).await?;
+        }
         let mut replay = Replay::default();
         replay.run(&env, &mut recovery, &tree).await?;
         let (log, mut replicas) = recovery.finish().await?;

@@ -39,6 +39,8 @@ pub(super) struct Segment<F> {
     pub(super) epoch: u64,
     /// The number of its header's write.
     pub(super) sequence: u64,
+    /// Where its first group is, in bytes.
+    pub(super) begin: u64,
     /// For each partition, how far its history must be in tables before the segments before this
     /// one can go.
     pub(super) needs: Vec<Need>,
@@ -52,6 +54,8 @@ pub(super) struct Need {
     pub(super) last: LogId,
     /// The same, less what was superseded since.
     pub(super) index: u64,
+    /// The newest group that superseded something of it: until that is durable, it did not.
+    pub(super) by: u64,
 }
 
 /// What a checkpoint asks for before its predecessors can go.
@@ -61,6 +65,7 @@ pub(super) fn needs<'a>(checkpoints: impl Iterator<Item = &'a CheckpointEntry>) 
             partition: entry.partition,
             last: entry.last,
             index: entry.last.index,
+            by: 0,
         })
         .collect()
 }
@@ -72,13 +77,19 @@ pub(super) fn met(needs: &[Need], flushed: &dyn Fn(PartitionId) -> LogId) -> boo
         .all(|need| need.index == 0 || flushed(need.partition).index >= need.index)
 }
 
-/// Notes that a partition's entries from `index` on no longer count.
-pub(super) fn supersede<F>(chain: &mut VecDeque<Segment<F>>, partition: PartitionId, index: u64) {
+/// Notes that a partition's entries from `index` on no longer count once group `by` is durable.
+pub(super) fn supersede<F>(
+    chain: &mut VecDeque<Segment<F>>,
+    partition: PartitionId,
+    index: u64,
+    by: u64,
+) {
     let kept = index.saturating_sub(1);
     for segment in chain {
         for need in &mut segment.needs {
-            if need.partition == partition {
-                need.index = need.index.min(kept);
+            if need.partition == partition && need.index > kept {
+                need.index = kept;
+                need.by = by;
             }
         }
     }

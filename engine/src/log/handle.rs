@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::chain;
 use super::format::group::GROUP_HEADER_BYTES;
@@ -228,22 +229,18 @@ impl<E: Env> Log<E> {
         let mut state = self.inner.state.borrow_mut();
         let state = &mut *state;
         let last = state.replicas.entry(partition).now.last.index;
-        if id.index != last + 1 {
-            if id.index > last && last != 0 || id.index == 0 {
-                return Err(AppendError::Gap);
-            }
-            if id.index <= last {
-                chain::supersede(&mut state.chain, partition, id.index);
-            }
+        if id.index == 0 || (id.index > last + 1 && last != 0) {
+            return Err(AppendError::Gap);
         }
         let at = match state.reserve(bytes) {
             Ok(at) => at,
             Err(error) => return Err(self.grow(error)),
         };
+        if id.index <= last {
+            chain::supersede(&mut state.chain, partition, id.index, at.group);
+        }
         encode(state.reserved(&at, bytes), at.place);
-        let now = &mut state.replicas.entry(partition).now;
-        now.last = id;
-        now.time_ms = time_ms;
+        state.note_entry(partition, id, time_ms, &at);
         state.touch(partition, at.group);
         Ok(RecordRef::from(&at))
     }
@@ -262,7 +259,7 @@ impl<E: Env> Log<E> {
             record::HARD_STATE_BYTES,
             partition,
             |out, place| record::encode_hard_state(out, place, partition, &hard),
-            |state| state.replicas.set_hard_state(partition, hard),
+            |state, _| state.replicas.set_hard_state(partition, hard),
         )
     }
 
@@ -280,7 +277,7 @@ impl<E: Env> Log<E> {
             record::TRUNCATION_BYTES,
             partition,
             |out, place| record::encode_truncation(out, place, partition, upto),
-            |state| state.replicas.truncate(partition, upto),
+            |state, _| state.replicas.truncate(partition, upto),
         )
     }
 
@@ -306,11 +303,11 @@ impl<E: Env> Log<E> {
             |out, place| {
                 record::encode_snapshot(out, place, partition, id, time_ms, membership);
             },
-            |state| {
+            |state, group| {
                 state
                     .replicas
                     .install_snapshot(partition, id, time_ms, membership);
-                chain::supersede(&mut state.chain, partition, 0);
+                chain::supersede(&mut state.chain, partition, 0, group);
             },
         )
     }
@@ -333,7 +330,25 @@ impl<E: Env> Log<E> {
             record::membership_bytes(membership),
             partition,
             |out, place| record::encode_membership(out, place, partition, membership),
-            |state| state.replicas.set_membership(partition, membership),
+            |state, _| state.replicas.set_membership(partition, membership),
+        )
+    }
+
+    /// Notes that the shard has no replica of the partition any more: records before this one do not
+    /// count, and nothing is remembered of it.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing was appended.
+    pub fn append_removal(&self, partition: PartitionId) -> Result<RecordRef, AppendError> {
+        self.append_other(
+            record::REMOVAL_BYTES,
+            partition,
+            |out, place| record::encode_removal(out, place, partition),
+            |state, group| {
+                state.replicas.remove(partition);
+                chain::supersede(&mut state.chain, partition, 0, group);
+            },
         )
     }
 
@@ -342,7 +357,7 @@ impl<E: Env> Log<E> {
         bytes: usize,
         partition: PartitionId,
         encode: impl FnOnce(&mut [u8], Place),
-        note: impl FnOnce(&mut State<File<E>>),
+        note: impl FnOnce(&mut State<File<E>>, u64),
     ) -> Result<RecordRef, AppendError> {
         let mut state = self.inner.state.borrow_mut();
         let at = match state.reserve(bytes) {
@@ -351,7 +366,7 @@ impl<E: Env> Log<E> {
         };
         encode(state.reserved(&at, bytes), at.place);
         state.touch(partition, at.group);
-        note(&mut state);
+        note(&mut state, at.group);
         Ok(RecordRef::from(&at))
     }
 
@@ -458,6 +473,10 @@ impl<E: Env> Log<E> {
         if seal {
             self.seal_when_idle();
         }
+        self.wake_waiters();
+    }
+
+    fn wake_waiters(&self) {
         for waiter in self.inner.waiters.take() {
             waiter.wake();
         }
@@ -522,6 +541,7 @@ impl<E: Env> Log<E> {
     /// Stops the log: a part of the shard outside it has failed.
     pub fn fail(&self, error: EngineError) {
         self.inner.state.borrow_mut().failed.get_or_insert(error);
+        self.wake_waiters();
         self.tell();
     }
 
@@ -581,6 +601,33 @@ impl<E: Env> Log<E> {
         self.failure().map_or(Ok(()), Err)
     }
 
+    /// Waits before an append that was refused is tried again.
+    pub(crate) async fn pause(&self, duration: Duration) {
+        self.inner.env.sleep(duration).await;
+    }
+
+    /// Waits until a record is durable. It must have been submitted, or be submitted by somebody.
+    ///
+    /// # Errors
+    ///
+    /// The failure that stopped the log; then it may or may not be durable.
+    pub async fn durable(&self, at: RecordRef) -> Result<(), EngineError> {
+        poll_fn(|context| {
+            self.poll_writes();
+            let state = self.inner.state.borrow();
+            if state.is_durable(at.group) {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(failure) = &state.failed {
+                return Poll::Ready(Err(failure.clone()));
+            }
+            let waker = context.waker().clone();
+            self.inner.waiters.borrow_mut().push(waker);
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Waits until everything appended is durable or the log has failed, and no task of it is at
     /// work.
     async fn idle(&self) {
@@ -608,9 +655,7 @@ impl<E: Env> Log<E> {
     /// Notes that a background task of the log has ended.
     pub(super) fn task_ended(&self) {
         self.inner.tasks.borrow_mut().running -= 1;
-        for waiter in self.inner.waiters.take() {
-            waiter.wake();
-        }
+        self.wake_waiters();
     }
 
     /// Has the driver call the hook.

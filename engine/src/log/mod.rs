@@ -16,7 +16,9 @@ mod chain;
 pub mod format;
 mod handle;
 mod options;
+mod places;
 mod pool;
+mod read;
 mod reader;
 mod recovery;
 mod replicas;
@@ -31,5 +33,6 @@ pub use format::record::{decode_payload, decode_payload_trusted, encode_payload}
 pub use format::{Effects, HardState, RecordView};
 pub use handle::{DurableGroup, Log, RecordRef};
 pub use options::{AppendError, LogOptions};
+pub use read::ReadError;
 pub use recovery::{RecoveredEntry, RecoveredReplica, Recovery, ReplayGroup, ReplayedEntry};
 pub use stats::{LogStats, WRITE_TIME_BUCKETS, WriteTimes};

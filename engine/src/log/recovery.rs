@@ -58,7 +58,7 @@ pub struct RecoveredReplica {
     pub tail: Vec<RecoveredEntry>,
 }
 
-/// An entry that is in the log and was not applied.
+/// An entry as the log has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredEntry {
     /// Term and index.
@@ -272,6 +272,13 @@ impl<E: Env> Recovery<E> {
         Ok(())
     }
 
+    /// The newest snapshot of a partition that the log says was put in place of its content; `None`
+    /// if it knows of none since the oldest entry that is not in tables.
+    #[must_use]
+    pub fn snapshot(&self, partition: PartitionId) -> Option<LogId> {
+        self.scanned.replicas.get(partition)?.snapshot
+    }
+
     /// The next group that has entries to apply; `None` after the last.
     ///
     /// # Errors
@@ -384,10 +391,11 @@ impl<E: Env> Recovery<E> {
             slot,
             epoch: header.epoch,
             sequence: header.sequence,
+            begin: area,
             needs: chain::needs(scanned.replicas.checkpoints()),
         });
         for (_, partition, from) in &scanned.superseded {
-            chain::supersede(&mut chain, *partition, *from);
+            chain::supersede(&mut chain, *partition, *from, 0);
         }
         if let Some(segment) = chain.back_mut() {
             segment.needs = chain::needs(scanned.replicas.checkpoints());
@@ -464,6 +472,7 @@ fn segment_of<F>(part: Part<F>) -> Segment<F> {
         slot: part.slot,
         epoch: part.header.epoch,
         sequence: part.header.sequence,
+        begin: part.header.area_bytes() as u64,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::format::record::{CheckpointView, HardState, RecordView};
 use super::format::segment::CheckpointEntry;
+use super::places::{Places, RecordAt};
 use crate::entry::{LogId, PartitionId};
 
 /// One replica.
@@ -11,6 +12,10 @@ pub(super) struct Replica {
     pub(super) now: CheckpointEntry,
     /// The newest group that has a record of it.
     pub(super) group: u64,
+    /// The newest snapshot of it, if its record was seen.
+    pub(super) snapshot: Option<LogId>,
+    /// Where its entries are.
+    pub(super) places: Places,
 }
 
 /// The replicas of a shard, found by partition in two loads.
@@ -52,6 +57,20 @@ impl Replicas {
         self.places[at] = self.list.len() as u32;
     }
 
+    /// Forgets the replica of a partition.
+    pub(super) fn remove(&mut self, partition: PartitionId) {
+        let Some(place) = self.places.get_mut(usize::from(partition)) else {
+            return;
+        };
+        let Some(at) = std::mem::take(place).checked_sub(1) else {
+            return;
+        };
+        self.list.swap_remove(at as usize);
+        if let Some(moved) = self.list.get(at as usize) {
+            self.places[usize::from(moved.now.partition)] = at + 1;
+        }
+    }
+
     pub(super) fn checkpoints(&self) -> impl Iterator<Item = &CheckpointEntry> {
         self.list.iter().map(|replica| &replica.now)
     }
@@ -62,13 +81,16 @@ impl Replicas {
 
     /// Takes in a record that follows in the log. Answers the index from which the partition's
     /// earlier entries no longer count, if the record says so.
-    pub(super) fn observe(&mut self, record: &RecordView<'_>) -> Option<(PartitionId, u64)> {
+    pub(super) fn observe(
+        &mut self,
+        record: &RecordView<'_>,
+        at: RecordAt,
+    ) -> Option<(PartitionId, u64)> {
         match *record {
             RecordView::Entry { head, .. } => {
-                let now = &mut self.entry(head.partition).now;
-                let superseded = head.id.index <= now.last.index;
-                now.last = head.id;
-                now.time_ms = head.time_ms;
+                let last = self.entry(head.partition).now.last;
+                self.note_entry(head.partition, head.id, head.time_ms, at);
+                let superseded = head.id.index <= last.index;
                 superseded.then_some((head.partition, head.id.index))
             }
             RecordView::HardState { partition, state } => {
@@ -95,7 +117,33 @@ impl Replicas {
                 self.set_membership(partition, membership);
                 None
             }
+            RecordView::Removal { partition } => {
+                self.remove(partition);
+                Some((partition, 0))
+            }
             RecordView::Checkpoint(_) => None,
+        }
+    }
+
+    /// Notes an entry, appended to a group.
+    #[inline]
+    pub(super) fn note_entry(
+        &mut self,
+        partition: PartitionId,
+        id: LogId,
+        time_ms: u64,
+        at: RecordAt,
+    ) {
+        let replica = self.entry(partition);
+        replica.now.last = id;
+        replica.now.time_ms = time_ms;
+        replica.places.note(id.index, at);
+    }
+
+    /// Forgets where entries are that stand before the segment whose header has this number.
+    pub(super) fn forget_before(&mut self, segment: u64) {
+        for replica in &mut self.list {
+            replica.places.forget_before(segment);
         }
     }
 
@@ -117,7 +165,10 @@ impl Replicas {
         time_ms: u64,
         membership: &[u8],
     ) {
-        let now = &mut self.entry(partition).now;
+        let replica = self.entry(partition);
+        replica.snapshot = Some(id);
+        replica.places.clear();
+        let now = &mut replica.now;
         now.last = id;
         now.truncated = id;
         now.time_ms = time_ms;

@@ -24,8 +24,9 @@ use std::rc::Rc;
 
 use super::chain::{self, Slot};
 use super::format::record::{RECORD_BYTES_MAX, RecordView};
-use super::format::segment::{CheckpointEntry, HeaderError, SegmentHeader};
+use super::format::segment::{CheckpointEntry, HeaderError, SEGMENT_VERSION, SegmentHeader};
 use super::handle::{File, RecordRef};
+use super::places::RecordAt;
 use super::reader::{Cursor, Reader, walk};
 use super::replicas::Replicas;
 use ahash::AHashMap;
@@ -190,7 +191,7 @@ async fn read_header<F: DiskFile>(
             return Err(EngineError::WrongFormat {
                 file: path.to_path_buf(),
                 found: format!("log segment, version {version}"),
-                expected: "version 1".into(),
+                expected: format!("versions up to {SEGMENT_VERSION}"),
             });
         }
     };
@@ -314,9 +315,18 @@ async fn walk_parts<E: Env>(
             let itself = write(u64::from(group.offset), group.sequence);
             prove(unproved, itself, group.durable_through);
             for (offset, record) in group.records(bytes) {
-                if let Some((partition, from)) = replicas.observe(&record) {
+                let at = RecordAt {
+                    sequence: group.sequence,
+                    offset: u64::from(group.offset),
+                    record: offset,
+                    segment: header.sequence,
+                };
+                if let Some((partition, from)) = replicas.observe(&record, at) {
                     let group = group.sequence;
                     superseded.push((RecordRef { group, offset }, partition, from));
+                    if changes.get(&partition).is_some_and(|first| *first >= from) {
+                        changes.remove(&partition);
+                    }
                 }
                 if let RecordView::Entry { head, mut effects } = record
                     && effects.any(|effect| matches!(effect, Effect::Membership { .. }))

@@ -22,6 +22,7 @@ use super::format::group::{self, GROUP_PARTITIONS_MAX, GroupHeader};
 use super::format::record::Place;
 use super::format::segment::{self, SegmentHeader, SegmentStart};
 use super::options::{AppendError, LogOptions};
+use super::places::RecordAt;
 use super::pool::Pool;
 use super::replicas::Replicas;
 use super::stats::LogStats;
@@ -167,7 +168,7 @@ impl<F> State<F> {
         }
     }
 
-    fn sequence_after_last(&self) -> u64 {
+    pub(super) fn sequence_after_last(&self) -> u64 {
         self.first + self.groups.len() as u64
     }
 
@@ -226,6 +227,24 @@ impl<F> State<F> {
             replica.group = group;
             self.touched.push(partition);
         }
+    }
+
+    /// Notes an entry, appended to the open group.
+    #[inline]
+    pub(super) fn note_entry(
+        &mut self,
+        partition: PartitionId,
+        id: LogId,
+        time_ms: u64,
+        reserved: &Reserved,
+    ) {
+        let at = RecordAt {
+            sequence: reserved.group,
+            offset: self.offset,
+            record: reserved.at as u32,
+            segment: self.chain.back().map_or(0, |segment| segment.sequence),
+        };
+        self.replicas.note_entry(partition, id, time_ms, at);
     }
 
     /// Closes the open group: nothing more is appended to it.
@@ -345,6 +364,7 @@ impl<F> State<F> {
             slot,
             epoch: header.epoch,
             sequence: header.sequence,
+            begin: area as u64,
             needs: chain::needs(self.replicas.checkpoints()),
         });
         Ok(())
@@ -515,6 +535,11 @@ impl<F> State<F> {
             .map(|group| now.saturating_sub(group.started))
     }
 
+    /// Whether the write of this number and all before it are durable.
+    pub(super) fn is_durable(&self, sequence: u64) -> bool {
+        sequence <= self.durable
+    }
+
     /// Whether everything appended is durable.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.sequence_after_last() == self.durable + 1
@@ -526,7 +551,10 @@ impl<F> State<F> {
             let (Some(_), Some(second)) = (self.chain.front(), self.chain.get(1)) else {
                 return;
             };
-            let free = second.sequence <= self.durable && chain::met(&second.needs, flushed);
+            let durable = self.durable;
+            let free = second.sequence <= durable
+                && second.needs.iter().all(|need| need.by <= durable)
+                && chain::met(&second.needs, flushed);
             if !free && !planted::is(Bug::RecycledTooEarly) {
                 return;
             }
@@ -536,8 +564,11 @@ impl<F> State<F> {
                 } else {
                     flushed(need.partition)
                 };
-                self.replicas.truncate(need.partition, upto);
+                if self.replicas.get(need.partition).is_some() {
+                    self.replicas.truncate(need.partition, upto);
+                }
             }
+            self.replicas.forget_before(second.sequence);
             if let Some(oldest) = self.chain.pop_front() {
                 self.stats.segments_recycled += 1;
                 self.free.push(oldest.slot);

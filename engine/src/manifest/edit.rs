@@ -70,6 +70,38 @@ pub struct MoveRecord {
     pub level: u8,
 }
 
+/// A partition that a table shows nothing of any more: its rows and range deletes in the table
+/// count for nothing.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HideRecord {
+    /// The table.
+    pub id: u64,
+    /// The partition.
+    pub partition: u16,
+}
+
+/// A partition whose content is about to be exchanged: the log decides whether it is.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct PendingRecord {
+    /// The partition.
+    pub partition: u16,
+    /// What for; `None` for nothing: the partition goes.
+    pub replacement: Option<Replacement>,
+}
+
+/// What takes the place of a partition's content.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
+pub struct Replacement {
+    /// Term of the last entry in it.
+    pub term: u64,
+    /// Index of the last entry in it.
+    pub index: u64,
+    /// The partition's time with that entry, in milliseconds.
+    pub time_ms: u64,
+    /// The tables that hold it. Their level is settled when they join.
+    pub tables: Vec<TableRecord>,
+}
+
 /// A change of the tree, all or nothing.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
 pub struct Edit {
@@ -81,6 +113,35 @@ pub struct Edit {
     pub moved: Vec<MoveRecord>,
     /// Partitions whose flushed position rises.
     pub flushed: Vec<FlushedRecord>,
+    /// Partitions that tables stop to show.
+    pub hidden: Vec<HideRecord>,
+    /// Partitions that are pending no more, whether or not what was pending came to be.
+    pub settled: Vec<u16>,
+    /// Partitions whose flushed position is forgotten.
+    pub dropped: Vec<u16>,
+    /// Partitions that become pending.
+    pub pending: Vec<PendingRecord>,
+}
+
+/// An edit of version 1 of the format.
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct EditV1 {
+    added: Vec<TableRecord>,
+    removed: Vec<u64>,
+    moved: Vec<MoveRecord>,
+    flushed: Vec<FlushedRecord>,
+}
+
+impl From<EditV1> for Edit {
+    fn from(edit: EditV1) -> Self {
+        Self {
+            added: edit.added,
+            removed: edit.removed,
+            moved: edit.moved,
+            flushed: edit.flushed,
+            ..Self::default()
+        }
+    }
 }
 
 /// Up to where a partition has been applied or flushed.
@@ -92,6 +153,19 @@ pub struct Applied {
     pub time_ms: u64,
 }
 
+impl Applied {
+    /// It as a partition's flushed position.
+    #[must_use]
+    pub fn record(&self, partition: PartitionId) -> FlushedRecord {
+        FlushedRecord {
+            partition,
+            term: self.id.term,
+            index: self.id.index,
+            time_ms: self.time_ms,
+        }
+    }
+}
+
 /// What all edits so far add up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
@@ -99,6 +173,24 @@ pub struct State {
     pub tables: BTreeMap<u64, TableRecord>,
     /// The partitions' flushed positions.
     pub flushed: BTreeMap<PartitionId, Applied>,
+    /// By table: the partitions that it shows nothing of any more.
+    pub hidden: BTreeMap<u64, Vec<PartitionId>>,
+    /// What partitions are about to be exchanged for.
+    pub pending: BTreeMap<PartitionId, Option<Replacement>>,
+}
+
+impl Replacement {
+    /// The partition's position with it.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        Applied {
+            id: LogId {
+                term: self.term,
+                index: self.index,
+            },
+            time_ms: self.time_ms,
+        }
+    }
 }
 
 impl TableRecord {
@@ -130,6 +222,7 @@ impl State {
             if self.tables.remove(id).is_none() {
                 return Err(format!("removes table {id}, which is not there"));
             }
+            self.hidden.remove(id);
         }
         for moved in &edit.moved {
             let Some(table) = self.tables.get_mut(&moved.id) else {
@@ -159,6 +252,31 @@ impl State {
             };
             self.flushed.insert(f.partition, applied);
         }
+        for hide in &edit.hidden {
+            if !self.tables.contains_key(&hide.id) {
+                return Err(format!(
+                    "hides rows of table {}, which is not there",
+                    hide.id
+                ));
+            }
+            self.hidden.entry(hide.id).or_default().push(hide.partition);
+        }
+        for partition in &edit.settled {
+            if self.pending.remove(partition).is_none() {
+                return Err(format!(
+                    "settles partition {partition}, which is not pending"
+                ));
+            }
+        }
+        for partition in &edit.dropped {
+            self.flushed.remove(partition);
+        }
+        for p in &edit.pending {
+            let before = self.pending.insert(p.partition, p.replacement.clone());
+            if before.is_some() {
+                return Err(format!("has partition {} pending twice", p.partition));
+            }
+        }
         Ok(())
     }
 
@@ -171,11 +289,14 @@ impl State {
             flushed: self
                 .flushed
                 .iter()
-                .map(|(partition, a)| FlushedRecord {
+                .map(|(partition, applied)| applied.record(*partition))
+                .collect(),
+            pending: self
+                .pending
+                .iter()
+                .map(|(partition, replacement)| PendingRecord {
                     partition: *partition,
-                    term: a.id.term,
-                    index: a.id.index,
-                    time_ms: a.time_ms,
+                    replacement: replacement.clone(),
                 })
                 .collect(),
             ..Edit::default()
@@ -188,6 +309,12 @@ impl State {
             }
             bytes += 128 + table.smallest.len() + table.largest.len();
             edit.added.push(table.clone());
+            let hidden = self.hidden.get(&table.id);
+            edit.hidden
+                .extend(hidden.into_iter().flatten().map(|p| HideRecord {
+                    id: table.id,
+                    partition: *p,
+                }));
         }
         edits.push(edit);
         edits

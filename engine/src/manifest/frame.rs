@@ -5,23 +5,25 @@
 //! | bytes | content |
 //! |---|---|
 //! | 0..4 | `RBMF` |
-//! | 4..6 | format version, 1 |
+//! | 4..6 | format version, 2; 1 is read as well |
 //! | 6..8 | kind: 1 edit, 2 seal |
 //! | 8..12 | length of the payload |
 //! | 12..16 | CRC32C of bytes 0..12, of bytes 16..32 with the payload, and of the frame's offset (u64) |
 //! | 16..24 | number of the manifest |
 //! | 24..32 | sequence of the frame, from 0; a seal has that of the edit which will replace it |
-//! | 32.. | the edit, as rkyv archives it |
+//! | 32.. | the edit of that version, as rkyv archives it |
 //!
 //! All integers are little-endian.
 
 use crate::env::{AlignedBuf, SECTOR};
 
-use super::edit::{ArchivedEdit, Edit};
+use super::edit::{ArchivedEdit, ArchivedEditV1, Edit, EditV1};
 
 pub(super) const MAGIC: [u8; 4] = *b"RBMF";
-/// The version of the format that this build writes and reads.
-pub const VERSION: u16 = 1;
+/// The version of the format that this build writes. It reads all before it as well.
+pub const VERSION: u16 = 2;
+/// The first version: edits without partitions that are exchanged.
+const VERSION_FIRST: u16 = 1;
 const HEADER_BYTES: usize = 32;
 /// Largest payload believed, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 64 << 20;
@@ -37,7 +39,8 @@ pub(super) enum Kind {
 pub(super) struct Frame<'a> {
     pub kind: Kind,
     pub sequence: u64,
-    pub payload: &'a [u8],
+    version: u16,
+    payload: &'a [u8],
     /// Length with its padding, in bytes.
     pub len: usize,
 }
@@ -111,7 +114,7 @@ fn decode_checked(bytes: &[u8], number: u64, offset: u64) -> Option<Result<Frame
         return None;
     }
     let version = u16::from_le_bytes(array(bytes, 4)?);
-    if version != VERSION {
+    if !(VERSION_FIRST..=VERSION).contains(&version) {
         return Some(Err(NotAFrame::Version(version)));
     }
     if u64::from_le_bytes(array(bytes, 16)?) != number {
@@ -125,17 +128,26 @@ fn decode_checked(bytes: &[u8], number: u64, offset: u64) -> Option<Result<Frame
     Some(Ok(Frame {
         kind,
         sequence: u64::from_le_bytes(array(bytes, 24)?),
+        version,
         payload: bytes.get(HEADER_BYTES..end)?,
         len: end.next_multiple_of(SECTOR),
     }))
 }
 
-/// The edit in a frame's payload, validated.
-pub(super) fn edit(payload: &[u8]) -> Result<Edit, String> {
-    // The archive is validated at the alignment it was written with.
-    let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(payload.len());
-    aligned.extend_from_slice(payload);
-    let archived =
-        rkyv::access::<ArchivedEdit, rkyv::rancor::Error>(&aligned).map_err(|e| e.to_string())?;
-    rkyv::deserialize::<Edit, rkyv::rancor::Error>(archived).map_err(|e| e.to_string())
+impl Frame<'_> {
+    /// The edit in it, validated.
+    pub(super) fn edit(&self) -> Result<Edit, String> {
+        use rkyv::rancor::Error;
+        // The archive is validated at the alignment it was written with.
+        let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(self.payload.len());
+        aligned.extend_from_slice(self.payload);
+        let edit = match self.version {
+            VERSION_FIRST => rkyv::access::<ArchivedEditV1, Error>(&aligned)
+                .and_then(rkyv::deserialize::<EditV1, Error>)
+                .map(Edit::from),
+            _ => rkyv::access::<ArchivedEdit, Error>(&aligned)
+                .and_then(rkyv::deserialize::<Edit, Error>),
+        };
+        edit.map_err(|e| e.to_string())
+    }
 }

@@ -26,7 +26,10 @@ mod frame;
 #[cfg(test)]
 mod tests;
 
-pub use edit::{Applied, Edit, FlushedRecord, LEVELS, MoveRecord, State, TableRecord};
+pub use edit::{
+    Applied, Edit, FlushedRecord, HideRecord, LEVELS, MoveRecord, PendingRecord, Replacement,
+    State, TableRecord,
+};
 use frame::{Kind, NotAFrame};
 
 /// Name of the file that names the manifest in force.
@@ -140,7 +143,7 @@ fn parse(bytes: &[u8], number: u64, path: PathBuf) -> Result<ManifestContent> {
     while at < bytes.len() {
         match frame::decode(&bytes[at..], number, at as u64) {
             Ok(f) if f.sequence == edits.len() as u64 && f.kind == Kind::Edit => {
-                let edit = frame::edit(f.payload).map_err(|what| {
+                let edit = f.edit().map_err(|what| {
                     EngineError::corrupt(&path, at as u64, format!("a bad edit: {what}"))
                 })?;
                 state.apply(&edit).map_err(|what| {
@@ -157,7 +160,7 @@ fn parse(bytes: &[u8], number: u64, path: PathBuf) -> Result<ManifestContent> {
                 return Err(EngineError::WrongFormat {
                     file: path,
                     found: format!("manifest version {version}"),
-                    expected: format!("manifest version {}", frame::VERSION),
+                    expected: format!("manifest versions up to {}", frame::VERSION),
                 });
             }
             Ok(_) | Err(NotAFrame::Damaged) => break,

@@ -37,6 +37,8 @@ pub struct Export<E: Env> {
     snapshot: Snapshot,
     of: SnapshotId,
     deadline: Duration,
+    /// How often the partition had been exchanged.
+    exchanges: u64,
     walk: Rc<RefCell<Option<Walk<E>>>>,
 }
 
@@ -83,6 +85,7 @@ impl<E: Env> Tree<E> {
                 time_ms: applied.time_ms,
             },
             deadline,
+            exchanges: self.inner.exchanges_of(partition),
             walk: Rc::default(),
         }
     }
@@ -100,7 +103,7 @@ impl<E: Env> Export<E> {
     /// chunk ended costs least, but any place will do, any number of times.
     ///
     /// # Errors
-    /// `Deadline` past the deadline; `Invalid` for an `after` outside the partition; `Closed` once
+    /// `Deadline` past the deadline; `Gone` once the partition was exchanged or dropped; `Invalid` for an `after` outside the partition; `Closed` once
     /// the tree is closed; `Corrupt` names the damaged table; the disk's error.
     pub async fn chunk(&mut self, after: &[u8]) -> Result<Chunk> {
         let held = self.walk.take();
@@ -129,6 +132,9 @@ impl<E: Env> Export<E> {
     fn check(&self) -> Result<()> {
         if self.inner.env.now() > self.deadline {
             return Err(EngineError::Deadline);
+        }
+        if self.inner.exchanges_of(self.of.partition) != self.exchanges {
+            return Err(EngineError::Gone("the partition has other content now"));
         }
         match self.inner.closing.get() {
             true => Err(EngineError::Closed),

@@ -12,17 +12,21 @@
 //!   files or memory.
 //! - **Stage** ([`Stage`]): takes chunks in order and writes tables. It says up to which row it has
 //!   come, so that any sender with the same view can go on from there.
+//! - **Install** ([`crate::engine::Engine::install`]): puts the tables in the place of what the shard
+//!   had, in step with the log. [`crate::engine::Engine::drop_partition`] puts nothing there.
 //!
 //! How the bytes travel, and who may replace what, is the caller's business.
 
 mod chunk;
 mod export;
+mod install;
 mod stage;
 
 #[cfg(test)]
 mod tests;
 
 pub use export::{Chunk, Export};
+pub(crate) use install::is_decided;
 pub use stage::{Stage, Staged};
 
 use crate::entry::{KEY_BYTES_MAX, LogId, PartitionId, VALUE_BYTES_MAX};

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::SnapshotId;
 use super::chunk::Reader;
-use crate::compaction::output::{Output, Place};
+use crate::compaction::output::{Cuts, Output, Place};
 use crate::env::Env;
 use crate::error::{EngineError, Result};
 use crate::manifest::LEVELS;
@@ -33,14 +33,20 @@ pub struct Staged<E: Env> {
     pub(crate) of: SnapshotId,
     pub(crate) tables: Vec<TableRef<E>>,
     rows: u64,
-    /// Removed when this is dropped.
-    _files: Files<E>,
+    files: Files<E>,
 }
 
-/// Files of no use unless somebody takes them over.
-struct Files<E: Env> {
+/// Files of tables that are removed when this is dropped, unless somebody keeps them.
+pub(super) struct Files<E: Env> {
     inner: Rc<Inner<E>>,
     ids: Vec<u64>,
+}
+
+impl<E: Env> Files<E> {
+    /// They are the manifest's from now on.
+    pub(super) fn keep(mut self) {
+        self.ids.clear();
+    }
 }
 
 impl<E: Env> Drop for Files<E> {
@@ -67,7 +73,12 @@ impl<E: Env> Tree<E> {
         };
         Stage {
             of,
-            output: Output::new(inner, place, Vec::new(), Rc::default()),
+            output: Output::new(
+                inner,
+                place,
+                Cuts::new(Vec::new(), Vec::new()),
+                Rc::default(),
+            ),
             position: Vec::new(),
             is_complete: false,
             is_spent: false,
@@ -164,7 +175,7 @@ impl<E: Env> Stage<E> {
             of: self.of,
             tables,
             rows: self.rows,
-            _files: files,
+            files,
         })
     }
 }
@@ -178,6 +189,10 @@ impl<E: Env> Drop for Stage<E> {
 }
 
 impl<E: Env> Staged<E> {
+    pub(super) fn into_parts(self) -> (Vec<TableRef<E>>, Files<E>) {
+        (self.tables, self.files)
+    }
+
     /// What it holds.
     #[must_use]
     pub fn of(&self) -> SnapshotId {

@@ -107,6 +107,7 @@ mod tests {
             added: tables.iter().enumerate().map(table).collect(),
             removed: Vec::new(),
             moved: Vec::new(),
+            hidden: Vec::new(),
         })
     }
 

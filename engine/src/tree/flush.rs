@@ -1,5 +1,6 @@
 //! Flushing memtables into level 0.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::compaction::merge::{Rows, merge_into};
@@ -7,14 +8,14 @@ use crate::compaction::output::{Cuts, Output, Place};
 use crate::compaction::picker;
 use crate::env::{Env, TaskClass};
 use crate::error::{EngineError, Result};
-use crate::manifest::{Edit, FlushedRecord};
+use crate::manifest::Edit;
 use crate::planted::{self, Bug};
 
 use super::columns::COLUMNS;
 use super::memtables::Immutable;
 use super::source::{Merge, Source};
 use super::version::Change;
-use super::{Inner, Tree, space};
+use super::{Inner, Tables, Tree, space};
 
 impl<E: Env> Tree<E> {
     /// Closes the active memtable and waits until all that had been applied is in tables, durably.
@@ -25,9 +26,12 @@ impl<E: Env> Tree<E> {
         let inner = &*self.inner;
         inner.rotate();
         let goal = inner.applied.borrow().clone();
+        // A partition that was dropped meanwhile is applied to nothing.
         let is_done = || {
-            goal.iter()
-                .all(|(p, a)| self.flushed(p).id.index >= a.id.index)
+            goal.iter().all(|(p, a)| {
+                let goal = a.id.index.min(self.applied(p).id.index);
+                self.flushed(p).id.index >= goal
+            })
         };
         inner
             .changed
@@ -84,10 +88,12 @@ async fn flush<E: Env>(inner: &Rc<Inner<E>>, memtable: &Rc<Immutable>) -> Result
         warms: true,
     };
     inner.next_run.set(place.run + 1);
-    let range_deletes = Rc::new(memtable.table.borrow().range_deletes().clone());
+    let hidden = memtable.hidden.borrow().clone();
+    let range_deletes = Rc::new(memtable.range_deletes());
     let cuts = Cuts::new(inner.columns(), Vec::new());
     let mut output = Output::new(inner, place, cuts, Rc::clone(&range_deletes));
-    let merge = Merge::new(vec![Source::memtable(&memtable.table)], false);
+    let source = Source::memtable(&memtable.table, hidden.clone());
+    let merge = Merge::new(vec![source], false);
     let rows = Rows::for_flush(inner, range_deletes);
     let added = match merge_into(inner, merge, &mut output, rows).await {
         Ok(()) => output.finish().await,
@@ -100,36 +106,44 @@ async fn flush<E: Env>(inner: &Rc<Inner<E>>, memtable: &Rc<Immutable>) -> Result
             return Err(e);
         }
     };
-    let flushed = applied.ahead_of(&inner.flushed.borrow());
-    let edit = Edit {
-        added: added.iter().map(|t| t.record.clone()).collect(),
-        flushed: flushed
-            .iter()
-            .map(|(partition, a)| FlushedRecord {
-                partition: *partition,
-                term: a.id.term,
-                index: a.id.index,
-                time_ms: a.time_ms,
-            })
-            .collect(),
-        ..Edit::default()
-    };
     let bytes: u64 = added.iter().map(|t| t.record.bytes).sum();
-    let change = Change {
-        added,
-        removed: Vec::new(),
-        moved: Vec::new(),
+    let flushed = RefCell::default();
+    let plan = |_: &Tables<E>| {
+        if *memtable.hidden.borrow() != hidden {
+            // A partition was exchanged, and the tables still show its rows.
+            return None;
+        }
+        let mut ahead = applied.ahead_of(&inner.flushed.borrow());
+        ahead.retain(|(partition, _)| !hidden.contains(partition));
+        let edit = Edit {
+            added: added.iter().map(|t| t.record.clone()).collect(),
+            flushed: ahead
+                .iter()
+                .map(|(partition, applied)| applied.record(*partition))
+                .collect(),
+            ..Edit::default()
+        };
+        flushed.replace(ahead);
+        let change = Change {
+            added,
+            ..Change::default()
+        };
+        Some((edit, change))
     };
     let install = || {
         let mut memtables = inner.memtables.borrow_mut();
         memtables.immutable.retain(|i| !Rc::ptr_eq(i, memtable));
         let mut all = inner.flushed.borrow_mut();
-        for (partition, applied) in &flushed {
-            all.set(*partition, *applied);
+        for (partition, applied) in flushed.take() {
+            all.set(partition, applied);
         }
     };
-    match inner.commit(&edit, change, install).await {
-        Ok(()) => {}
+    match inner.commit(plan, install).await {
+        Ok(true) => {}
+        Ok(false) => {
+            inner.stats.borrow_mut().jobs_void += 1;
+            return output.undo().await;
+        }
         Err(e @ EngineError::NoSpace(_)) => {
             output.undo().await?;
             return Err(e);

@@ -134,7 +134,7 @@ impl<E: Env> Tree<E> {
         let version = self.inner.version();
         let memtables: Vec<_> = {
             let memtables = self.inner.memtables.borrow();
-            memtables.all().cloned().collect()
+            memtables.showing(row_key).cloned().collect()
         };
         let mut covering = 0;
         let mut newest: Option<RowMeta> = None;
@@ -300,7 +300,7 @@ impl<E: Env> Inner<E> {
     ) -> std::result::Result<Met<R>, F> {
         let mut covering = 0;
         let memtables = self.memtables.borrow();
-        for table in memtables.all() {
+        for table in memtables.showing(row_key) {
             let table = table.borrow();
             covering = covering.max(covering_in(&table, row_key, at.version));
             if let Some(cell) = table.get(row_key, at.version) {

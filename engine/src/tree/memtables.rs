@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::entry::PartitionId;
 use crate::memtable::Memtable;
+use crate::range_deletes::RangeDeletes;
+use crate::row::partition_of;
 
 use super::partitions::Positions;
 
@@ -18,6 +21,30 @@ pub(crate) struct Immutable {
     pub applied: Positions,
     /// Memory it holds, in bytes.
     pub bytes: u64,
+    /// Partitions whose rows and range deletes in it count for nothing: they were exchanged.
+    pub hidden: RefCell<Vec<PartitionId>>,
+}
+
+impl Immutable {
+    /// The range deletes that count.
+    pub(crate) fn range_deletes(&self) -> RangeDeletes {
+        let table = self.table.borrow();
+        let all = table.range_deletes();
+        if self.hidden.borrow().is_empty() {
+            return all.clone();
+        }
+        let mut shown = RangeDeletes::new();
+        for delete in all.iter() {
+            if !self.hides(partition_of(delete.from).unwrap_or_default()) {
+                shown.insert(delete.from, delete.to, delete.version);
+            }
+        }
+        shown
+    }
+
+    fn hides(&self, partition: PartitionId) -> bool {
+        self.hidden.borrow().contains(&partition)
+    }
 }
 
 /// All memtables of a tree.
@@ -30,9 +57,26 @@ pub(crate) struct Memtables {
 }
 
 impl Memtables {
-    /// All of them, newest first.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &SharedMemtable> {
-        std::iter::once(&self.active).chain(self.immutable.iter().map(|i| &i.table))
+    /// Those that show a row, newest first.
+    #[inline]
+    pub(crate) fn showing(&self, row_key: &[u8]) -> impl Iterator<Item = &SharedMemtable> {
+        let partition = partition_of(row_key).unwrap_or_default();
+        let shown = self.immutable.iter().filter(move |i| !i.hides(partition));
+        std::iter::once(&self.active).chain(shown.map(|i| &i.table))
+    }
+
+    /// All of them, newest first, with what they hide.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&SharedMemtable, Vec<PartitionId>)> {
+        let waiting = self.immutable.iter();
+        let waiting = waiting.map(|i| (&i.table, i.hidden.borrow().clone()));
+        std::iter::once((&self.active, Vec::new())).chain(waiting)
+    }
+
+    /// Hides a partition in all that wait. The active one must be closed before.
+    pub(crate) fn hide(&self, partition: PartitionId) {
+        for immutable in self.immutable.iter().filter(|i| !i.hides(partition)) {
+            immutable.hidden.borrow_mut().push(partition);
+        }
     }
 
     /// Memory of the growing one, in bytes.
@@ -54,6 +98,7 @@ impl Memtables {
             table,
             applied,
             bytes,
+            hidden: RefCell::default(),
         };
         self.immutable.insert(0, Rc::new(immutable));
     }

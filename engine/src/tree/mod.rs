@@ -17,6 +17,7 @@
 //! All of it belongs to one core.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -25,7 +26,7 @@ use crate::compaction::picker::Shape;
 use crate::entry::{Effect, EntryHead, PartitionId};
 use crate::env::Env;
 use crate::error::{EngineError, Result};
-use crate::manifest::{Applied, Manifest};
+use crate::manifest::{Applied, Edit, Manifest, Replacement};
 use crate::planted::{self, Bug};
 use crate::row::{RowKeyBuf, keyspace_range};
 use crate::table::{Table, TableContext};
@@ -52,6 +53,7 @@ pub(crate) mod tests;
 
 pub use cursor::Cursor;
 pub use get::{Lookup, Row};
+pub(crate) use open::open_table;
 pub use open::{table_id, table_path};
 pub use options::{Compression, TreeOptions};
 pub use pressure::Pressure;
@@ -63,7 +65,7 @@ use partitions::Positions;
 use pressure::Debt;
 use signal::{Gate, Signal};
 use snapshot::Snapshots;
-use version::{Obsolete, TableFile, Version};
+use version::{Change, Obsolete, TableFile, Version};
 
 /// A reader of one table.
 pub(crate) type Reader<E> = Rc<Table<E>>;
@@ -131,6 +133,8 @@ pub(crate) struct Inner<E: Env> {
     /// Background tasks running.
     pub tasks: Cell<u64>,
     pub stats: RefCell<TreeStats>,
+    /// By partition: how often it was exchanged or dropped.
+    pub exchanges: RefCell<BTreeMap<PartitionId, u64>>,
     on_flushed: RefCell<Option<Rc<dyn Fn()>>>,
     scratch: RefCell<RowKeyBuf>,
 }
@@ -454,22 +458,26 @@ impl<E: Env> Inner<E> {
             .sum()
     }
 
-    /// Makes an edit durable and its result the version in force. `install` runs in the same step,
-    /// so that nobody sees one without the other.
+    /// Makes an edit durable and its result the version in force. `plan` makes the edit from the
+    /// version that it changes, or finds that its work has become void: then nothing is done, and
+    /// the answer is `false`. `install` runs in the same step as the version changes, so that nobody
+    /// sees one without the other.
     pub(crate) async fn commit(
         &self,
-        edit: &crate::manifest::Edit,
-        change: version::Change<Reader<E>>,
+        plan: impl FnOnce(&Tables<E>) -> Option<(Edit, Change<Reader<E>>)>,
         install: impl FnOnce(),
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let pass = self.gate.pass().await;
+        let old = self.version();
+        let Some((edit, change)) = plan(&old) else {
+            return Ok(false);
+        };
         let Some(mut manifest) = self.manifest.borrow_mut().take() else {
             return Err(EngineError::Closed);
         };
-        let result = manifest.append(edit).await;
+        let result = manifest.append(&edit).await;
         *self.manifest.borrow_mut() = Some(manifest);
         result?;
-        let old = self.version();
         for id in &change.removed {
             if let Some((_, table)) = old.tables().find(|(_, t)| t.record.id == *id) {
                 table.set_removed();
@@ -484,7 +492,7 @@ impl<E: Env> Inner<E> {
         self.share_memory();
         self.weigh();
         self.changed.notify();
-        Ok(())
+        Ok(true)
     }
 
     /// Ends background work for good.
@@ -499,7 +507,17 @@ impl<E: Env> Inner<E> {
         self.closing.get() || self.failure.borrow().is_some()
     }
 
-    fn tell_flushed(&self) {
+    /// What partitions are about to be exchanged for.
+    pub(crate) async fn pending(&self) -> Vec<(PartitionId, Option<Replacement>)> {
+        // Background work may be writing an edit, and have the manifest meanwhile.
+        let _pass = self.gate.pass().await;
+        let manifest = self.manifest.borrow();
+        let pending = manifest.as_ref().map(|manifest| &manifest.state().pending);
+        let pending = pending.into_iter().flatten();
+        pending.map(|(p, r)| (*p, r.clone())).collect()
+    }
+
+    pub(crate) fn tell_flushed(&self) {
         let hook = self.on_flushed.borrow().clone();
         if let Some(hook) = hook {
             hook();

@@ -1,6 +1,7 @@
 //! Opening a tree: manifest, tables, and the removal of what neither knows.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -8,7 +9,7 @@ use crate::cache::BlockCache;
 use crate::compaction::bucket::Bucket;
 use crate::env::{Disk, Env};
 use crate::error::{EngineError, Result};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, TableRecord};
 use crate::row::RowKeyBuf;
 use crate::table::{Table, TableContext};
 
@@ -17,7 +18,7 @@ use super::memtables::Memtables;
 use super::partitions::Positions;
 use super::signal::{Gate, Signal};
 use super::version::{Change, Obsolete, TableFile, Version};
-use super::{Inner, Tables, TreeOptions, TreeStats, space};
+use super::{Inner, Reader, Tables, TreeOptions, TreeStats, space};
 
 const SUFFIX: &str = ".table";
 
@@ -50,6 +51,19 @@ fn check_disjoint<E: Env>(version: &Tables<E>, dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Opens the file of a table that the manifest knows.
+pub(crate) async fn open_table<E: Env>(
+    context: &TableContext<E>,
+    dir: &Path,
+    record: &TableRecord,
+    obsolete: &Obsolete,
+) -> Result<TableFile<Reader<E>>> {
+    let path = table_path(dir, record.id);
+    let expected = Some((record.bytes, record.footer_checksum));
+    let reader = Table::open(context, &path, record.id, expected).await?;
+    Ok(TableFile::new(record.clone(), Rc::new(reader), obsolete))
+}
+
 pub(super) async fn open<E: Env>(env: E, dir: &Path, options: TreeOptions) -> Result<Rc<Inner<E>>> {
     env.disk().create_dir_all(dir).await?;
     if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -58,30 +72,29 @@ pub(super) async fn open<E: Env>(env: E, dir: &Path, options: TreeOptions) -> Re
     space::clear(&env, dir).await?;
     let manifest = Manifest::open(&env, dir, options.manifest_bytes).await?;
     let state = manifest.state();
-    let mut id_max = state.tables.keys().last().copied().unwrap_or(0);
+    let pending = state.pending.values().flatten();
+    let staged = pending.flat_map(|r| r.tables.iter().map(|table| table.id));
+    let known: BTreeSet<u64> = state.tables.keys().copied().chain(staged).collect();
+    let mut id_max = known.last().copied().unwrap_or(0);
     for path in env.disk().list(dir).await? {
         let Some(id) = table_id(&path) else { continue };
         id_max = id_max.max(id);
-        if !state.tables.contains_key(&id) {
+        if !known.contains(&id) {
             env.disk().remove(&path).await?;
         }
     }
     let cache = usize::try_from(options.memory_bytes).unwrap_or(usize::MAX);
     let context = TableContext::new(env.clone(), Rc::new(BlockCache::new(cache)));
     let obsolete = Obsolete::default();
-    let mut change = Change {
-        added: Vec::new(),
-        removed: Vec::new(),
-        moved: Vec::new(),
-    };
+    let mut change = Change::default();
     let mut run_max = 0;
     for record in state.tables.values() {
-        let path = table_path(dir, record.id);
-        let expected = Some((record.bytes, record.footer_checksum));
-        let reader = Rc::new(Table::open(&context, &path, record.id, expected).await?);
         run_max = run_max.max(record.run);
-        let table = TableFile::new(record.clone(), reader, &obsolete);
-        change.added.push(Rc::new(table));
+        let table = open_table(&context, dir, record, &obsolete).await?;
+        change.added.push(match state.hidden.get(&record.id) {
+            Some(partitions) => Rc::new(table.hiding(partitions)),
+            None => Rc::new(table),
+        });
         env.yield_if_needed().await;
     }
     let version = Version::empty().changed(&change);
@@ -115,6 +128,7 @@ pub(super) async fn open<E: Env>(env: E, dir: &Path, options: TreeOptions) -> Re
         closing: Cell::new(false),
         tasks: Cell::new(0),
         stats: RefCell::new(TreeStats::default()),
+        exchanges: RefCell::default(),
         on_flushed: RefCell::default(),
         scratch: RefCell::new(RowKeyBuf::new()),
         env,

@@ -34,6 +34,12 @@ impl Positions {
         self.of[at] = Some(applied);
     }
 
+    pub(crate) fn remove(&mut self, partition: PartitionId) {
+        if let Some(applied) = self.of.get_mut(usize::from(partition)) {
+            *applied = None;
+        }
+    }
+
     /// All positions, by partition.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PartitionId, Applied)> {
         (0..=PartitionId::MAX)

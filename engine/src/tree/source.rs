@@ -1,12 +1,15 @@
 //! Sorted sources of cells, and the merge of several into one order.
+//!
+//! A source steps over the rows of partitions that its memtable or table hides.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
 
+use crate::entry::PartitionId;
 use crate::env::Env;
 use crate::error::Result;
 use crate::memtable::MemCursor;
-use crate::row::{Cell, compare_internal};
+use crate::row::{Cell, compare_internal, partition_of, partition_range};
 use crate::table::{ReadMode, TableCursor};
 
 use super::TableRef;
@@ -17,6 +20,7 @@ pub(crate) enum Source<E: Env> {
     Memtable {
         table: SharedMemtable,
         cursor: MemCursor,
+        hidden: Vec<PartitionId>,
     },
     Run(Box<RunSource<E>>),
 }
@@ -28,6 +32,8 @@ pub(crate) struct RunSource<E: Env> {
     at: usize,
     cursor: Option<TableCursor<E>>,
     mode: ReadMode,
+    /// Whether one of the tables hides a partition.
+    hides: bool,
 }
 
 impl<E: Env> RunSource<E> {
@@ -42,19 +48,48 @@ impl<E: Env> RunSource<E> {
         self.cursor.as_ref().is_some_and(TableCursor::is_valid)
     }
 
-    /// From behind a table's last cell to the first of the tables after it.
+    /// The row keys of the partition it stands in, if the table hides that.
+    fn hidden_here(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        if !self.hides {
+            return None;
+        }
+        let (row_key, _) = self.cursor.as_ref()?.key()?;
+        let table = self.tables.get(self.at)?;
+        table
+            .hides(row_key)
+            .then(|| partition_range(partition_of(row_key).unwrap_or_default()))
+    }
+
+    /// From behind a table's last cell to the first of the tables after it, and past what is hidden.
     async fn settle_forward(&mut self) -> Result<()> {
-        while self.cursor.is_some() && !self.stands() {
-            if let Some(cursor) = self.open(self.at + 1) {
-                cursor.seek_first().await?;
+        while let Some(cursor) = &self.cursor {
+            if !cursor.is_valid() {
+                if let Some(cursor) = self.open(self.at + 1) {
+                    cursor.seek_first().await?;
+                }
+            } else if let Some((_, end)) = self.hidden_here() {
+                if let Some(cursor) = &mut self.cursor {
+                    cursor.seek(&end, u64::MAX).await?;
+                }
+            } else {
+                break;
             }
         }
         Ok(())
     }
 
-    /// From before a table's first cell to the last of the tables before it.
+    /// From before a table's first cell to the last of the tables before it, and past what is hidden.
     async fn settle_backward(&mut self) -> Result<()> {
-        while self.cursor.is_some() && !self.stands() {
+        while self.cursor.is_some() {
+            if self.stands() {
+                let Some((start, _)) = self.hidden_here() else {
+                    break;
+                };
+                if let Some(cursor) = &mut self.cursor {
+                    cursor.seek_before(&start, u64::MAX).await?;
+                }
+                continue;
+            }
             match self.at.checked_sub(1) {
                 Some(before) => {
                     if let Some(cursor) = self.open(before) {
@@ -99,7 +134,7 @@ impl<E: Env> RunSource<E> {
     async fn next(&mut self) -> Result<()> {
         if let Some(cursor) = &mut self.cursor {
             cursor.next().await?;
-            if !cursor.is_valid() {
+            if !cursor.is_valid() || self.hides {
                 self.settle_forward().await?;
             }
         }
@@ -115,16 +150,18 @@ impl<E: Env> RunSource<E> {
 }
 
 impl<E: Env> Source<E> {
-    pub(crate) fn memtable(table: &SharedMemtable) -> Self {
+    pub(crate) fn memtable(table: &SharedMemtable, hidden: Vec<PartitionId>) -> Self {
         Self::Memtable {
             table: Rc::clone(table),
             cursor: MemCursor::new(),
+            hidden,
         }
     }
 
     /// Of sorted tables without a row key in common.
     pub(crate) fn run(tables: Vec<TableRef<E>>, mode: ReadMode) -> Self {
         Self::Run(Box::new(RunSource {
+            hides: tables.iter().any(|table| !table.hidden.is_empty()),
             tables,
             at: 0,
             cursor: None,
@@ -134,36 +171,65 @@ impl<E: Env> Source<E> {
 
     async fn seek(&mut self, row_key: &[u8]) -> Result<()> {
         match self {
-            Self::Memtable { table, cursor } => {
+            Self::Memtable { table, cursor, .. } => {
                 cursor.seek(&table.borrow(), row_key, u64::MAX);
-                Ok(())
             }
-            Self::Run(run) => run.seek(row_key).await,
+            Self::Run(run) => run.seek(row_key).await?,
         }
+        self.pass_hidden(false);
+        Ok(())
     }
 
     async fn seek_before(&mut self, row_key: &[u8]) -> Result<()> {
         match self {
-            Self::Memtable { table, cursor } => {
+            Self::Memtable { table, cursor, .. } => {
                 cursor.seek_before(&table.borrow(), row_key, u64::MAX);
-                Ok(())
             }
-            Self::Run(run) => run.seek_before(row_key).await,
+            Self::Run(run) => run.seek_before(row_key).await?,
         }
+        self.pass_hidden(true);
+        Ok(())
     }
 
     #[inline]
     async fn step(&mut self, reverse: bool) -> Result<()> {
         match self {
-            Self::Memtable { table, cursor } => {
+            Self::Memtable { table, cursor, .. } => {
                 match reverse {
                     false => cursor.next(&table.borrow()),
                     true => cursor.prev(&table.borrow()),
                 }
+                self.pass_hidden(reverse);
                 Ok(())
             }
             Self::Run(run) if reverse => run.prev().await,
             Self::Run(run) => run.next().await,
+        }
+    }
+
+    /// Steps over what a memtable hides.
+    #[inline]
+    fn pass_hidden(&mut self, reverse: bool) {
+        let Self::Memtable {
+            table,
+            cursor,
+            hidden,
+        } = self
+        else {
+            return;
+        };
+        if hidden.is_empty() {
+            return;
+        }
+        let table = table.borrow();
+        while let Some(partition) = cursor.key(&table).and_then(|(key, _)| partition_of(key))
+            && hidden.contains(&partition)
+        {
+            let (from, to) = partition_range(partition);
+            match reverse {
+                false => cursor.seek(&table, &to, u64::MAX),
+                true => cursor.seek_before(&table, &from, u64::MAX),
+            }
         }
     }
 
@@ -178,7 +244,7 @@ impl<E: Env> Source<E> {
     #[inline]
     fn with_cell<R>(&self, f: impl FnOnce(&[u8], Cell<'_>) -> R) -> Option<R> {
         match self {
-            Self::Memtable { table, cursor } => {
+            Self::Memtable { table, cursor, .. } => {
                 let table = table.borrow();
                 cursor.get(&table).map(|(row_key, cell)| f(row_key, cell))
             }
@@ -192,7 +258,7 @@ impl<E: Env> Source<E> {
     #[inline]
     fn with_key<R>(&self, f: impl FnOnce((&[u8], u64)) -> R) -> Option<R> {
         match self {
-            Self::Memtable { table, cursor } => cursor.key(&table.borrow()).map(f),
+            Self::Memtable { table, cursor, .. } => cursor.key(&table.borrow()).map(f),
             Self::Run(run) => run.cursor.as_ref()?.key().map(f),
         }
     }

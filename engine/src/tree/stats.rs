@@ -41,6 +41,10 @@ pub struct TreeStats {
     pub no_space: u64,
     /// 1 if background work has stopped for good: it met a damaged table, or the disk failed.
     pub stopped: u64,
+    /// Partitions replaced by a snapshot or dropped.
+    pub exchanges: u64,
+    /// Flushes and compactions done for nothing, because a partition was exchanged meanwhile.
+    pub jobs_void: u64,
     /// Device reads for point reads and scans.
     pub device_reads: u64,
     /// Blocks found in the cache.
@@ -74,7 +78,7 @@ pub struct TreeStats {
 impl TreeStats {
     /// All of them by name, for metrics.
     #[must_use]
-    pub fn by_name(&self) -> [(&'static str, u64); 35] {
+    pub fn by_name(&self) -> [(&'static str, u64); 37] {
         [
             ("gets_cached", self.gets_cached),
             ("gets_from_disk", self.gets_from_disk),
@@ -95,6 +99,8 @@ impl TreeStats {
             ("rows_scanned", self.rows_scanned),
             ("no_space", self.no_space),
             ("stopped", self.stopped),
+            ("exchanges", self.exchanges),
+            ("jobs_void", self.jobs_void),
             ("device_reads", self.device_reads),
             ("cache_hits", self.cache_hits),
             ("cache_misses", self.cache_misses),

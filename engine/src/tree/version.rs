@@ -7,13 +7,18 @@
 //! Level 0 is a list of *runs*, newest first; each flush makes one. Levels 1 to 6 are one run each.
 //! The tables of a run are sorted and have no row key in common, and everything in a run is newer
 //! than what older runs and deeper levels say of the same row.
+//!
+//! When a partition is exchanged or dropped, the tables that hold others' rows as well stay, and
+//! *hide* it: a version has them as new [`TableFile`]s over the same file.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::entry::PartitionId;
 use crate::manifest::{LEVELS, TableRecord};
+use crate::row::partition_of;
 
 /// Numbers of tables whose files can be removed, filled as the last versions with them go.
 pub(crate) type Obsolete = Rc<RefCell<Vec<u64>>>;
@@ -25,36 +30,76 @@ pub(crate) struct TableFile<T> {
     pub record: TableRecord,
     /// Reads it.
     pub reader: T,
+    /// Partitions whose rows and range deletes in it count for nothing.
+    pub hidden: Vec<PartitionId>,
     /// Whether a compaction has it as an input.
-    pub busy: Cell<bool>,
+    pub busy: Rc<Cell<bool>>,
     /// Whether a reader had to step over so many of its tombstones that it is worth compacting.
-    pub wanted: Cell<bool>,
+    pub wanted: Rc<Cell<bool>>,
+    file: Rc<File>,
+}
+
+/// The file of a table, which goes when the manifest and all versions are done with it.
+struct File {
+    id: u64,
     removed: Cell<bool>,
     obsolete: Obsolete,
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if self.removed.get() {
+            self.obsolete.borrow_mut().push(self.id);
+        }
+    }
 }
 
 impl<T> TableFile<T> {
     pub(crate) fn new(record: TableRecord, reader: T, obsolete: &Obsolete) -> Self {
         Self {
+            hidden: Vec::new(),
+            busy: Rc::default(),
+            wanted: Rc::default(),
+            file: Rc::new(File {
+                id: record.id,
+                removed: Cell::new(false),
+                obsolete: Rc::clone(obsolete),
+            }),
             record,
             reader,
-            busy: Cell::new(false),
-            wanted: Cell::new(false),
-            removed: Cell::new(false),
-            obsolete: Rc::clone(obsolete),
         }
     }
 
     /// The manifest durably has it no more: its file goes with the last version.
     pub(crate) fn set_removed(&self) {
-        self.removed.set(true);
+        self.file.removed.set(true);
+    }
+
+    /// Whether what it says of a row counts for nothing.
+    #[inline]
+    pub(crate) fn hides(&self, row_key: &[u8]) -> bool {
+        !self.hidden.is_empty() && partition_of(row_key).is_some_and(|p| self.hidden.contains(&p))
     }
 }
 
-impl<T> Drop for TableFile<T> {
-    fn drop(&mut self) {
-        if self.removed.get() {
-            self.obsolete.borrow_mut().push(self.record.id);
+impl<T: Clone> TableFile<T> {
+    /// The same table at another place.
+    pub(crate) fn at(&self, level: u8, run: u64) -> Self {
+        let mut table = self.hiding(&[]);
+        table.record.level = level;
+        table.record.run = run;
+        table
+    }
+
+    /// The same table, which shows nothing more of some partitions.
+    pub(crate) fn hiding(&self, partitions: &[PartitionId]) -> Self {
+        Self {
+            record: self.record.clone(),
+            reader: self.reader.clone(),
+            hidden: [&self.hidden, partitions].concat(),
+            busy: Rc::clone(&self.busy),
+            wanted: Rc::clone(&self.wanted),
+            file: Rc::clone(&self.file),
         }
     }
 }
@@ -86,11 +131,11 @@ impl<T> Run<T> {
             .partition_point(|t| t.record.ends_before(row_key))
     }
 
-    /// The table whose range holds `row_key`.
+    /// The table whose range holds `row_key`, unless it hides it.
     #[inline]
     pub(crate) fn find(&self, row_key: &[u8]) -> Option<&Rc<TableFile<T>>> {
         let table = self.tables.get(self.lower_bound(row_key))?;
-        (table.record.smallest.as_slice() <= row_key).then_some(table)
+        (table.record.smallest.as_slice() <= row_key && !table.hides(row_key)).then_some(table)
     }
 
     /// Which tables have a row key in common with `from..to`; with `to` itself too if `to_included`.
@@ -128,6 +173,34 @@ pub(crate) struct Change<T> {
     pub removed: Vec<u64>,
     /// Tables that go to another level below level 0.
     pub moved: Vec<(u64, u8)>,
+    /// Partitions that tables stop to show.
+    pub hidden: Vec<(u64, PartitionId)>,
+}
+
+impl<T> Default for Change<T> {
+    fn default() -> Self {
+        Self {
+            added: Vec::new(),
+            removed: Vec::new(),
+            moved: Vec::new(),
+            hidden: Vec::new(),
+        }
+    }
+}
+
+impl<T: Clone> Change<T> {
+    /// A table that stays, with what it hides from now on.
+    fn hide(&self, table: &Rc<TableFile<T>>) -> Rc<TableFile<T>> {
+        let hidden = self.hidden.iter();
+        let more: Vec<_> = hidden
+            .filter(|(id, _)| *id == table.record.id)
+            .map(|(_, partition)| *partition)
+            .collect();
+        match more.is_empty() {
+            true => Rc::clone(table),
+            false => Rc::new(table.hiding(&more)),
+        }
+    }
 }
 
 impl<T> Version<T> {
@@ -160,13 +233,17 @@ impl<T> Version<T> {
     }
 
     /// The version after a change.
-    pub(crate) fn changed(&self, change: &Change<T>) -> Self {
+    pub(crate) fn changed(&self, change: &Change<T>) -> Self
+    where
+        T: Clone,
+    {
         let goes = |table: &Rc<TableFile<T>>| {
             let id = table.record.id;
             change.removed.contains(&id) || change.moved.iter().any(|(moved, _)| *moved == id)
         };
         let stay = |run: &Rc<Run<T>>| -> Vec<Rc<TableFile<T>>> {
-            run.tables.iter().filter(|t| !goes(t)).cloned().collect()
+            let stays = run.tables.iter().filter(|t| !goes(t));
+            stays.map(|table| change.hide(table)).collect()
         };
         let mut l0: BTreeMap<u64, Vec<_>> =
             self.l0.iter().map(|run| (run.number, stay(run))).collect();
@@ -193,6 +270,13 @@ impl<T> Version<T> {
             }
         }
         Self::of(l0, levels)
+    }
+
+    /// Whether this very table is in it, and hides no more than it did.
+    pub(crate) fn has(&self, table: &Rc<TableFile<T>>) -> bool {
+        self.runs()
+            .filter_map(|run| run.tables.get(run.lower_bound(&table.record.smallest)))
+            .any(|found| Rc::ptr_eq(found, table))
     }
 
     /// All tables with their level, newest first.

@@ -2,9 +2,11 @@
 
 use std::rc::Rc;
 
+use crate::entry::PartitionId;
 use crate::env::Env;
 use crate::planted::{self, Bug};
 use crate::range_deletes::Covering;
+use crate::row::partition_of;
 use crate::table::ReadMode;
 
 use super::memtables::SharedMemtable;
@@ -22,7 +24,8 @@ pub(crate) struct View<E: Env> {
 
 /// What has range deletes, among what is read.
 pub(crate) struct Deletes<E: Env> {
-    memtables: Vec<SharedMemtable>,
+    /// Each with what it hides.
+    memtables: Vec<(SharedMemtable, Vec<PartitionId>)>,
     runs: Vec<Rc<Run<Reader<E>>>>,
 }
 
@@ -35,11 +38,12 @@ impl<E: Env> Inner<E> {
             memtables: Vec::new(),
             runs: Vec::new(),
         };
-        for memtable in self.memtables.borrow().all() {
-            sources.push(Source::memtable(memtable));
+        for (memtable, hidden) in self.memtables.borrow().all() {
             if !memtable.borrow().range_deletes().is_empty() {
-                deletes.memtables.push(Rc::clone(memtable));
+                let memtable = Rc::clone(memtable);
+                deletes.memtables.push((memtable, hidden.clone()));
             }
+            sources.push(Source::memtable(memtable, hidden));
         }
         for run in version.runs() {
             let tables = run.tables[run.overlapping(from, to, false)].to_vec();
@@ -59,10 +63,12 @@ impl<E: Env> Covering for Deletes<E> {
         if planted::is(Bug::RangeDeleteIgnored) {
             return 0;
         }
+        let partition = partition_of(row_key).unwrap_or_default();
         let in_memory = self
             .memtables
             .iter()
-            .map(|m| m.borrow().max_range_delete_covering(row_key, at_version));
+            .filter(|(_, hidden)| !hidden.contains(&partition))
+            .map(|(m, _)| m.borrow().max_range_delete_covering(row_key, at_version));
         let in_tables = self.runs.iter().map(|run| match run.find(row_key) {
             Some(t) => t.reader.range_deletes().covering(row_key, at_version),
             None => 0,

@@ -215,6 +215,7 @@ fn kind(error: &EngineError) -> &'static str {
         EngineError::Invalid(_) => "invalid",
         EngineError::Busy(_) => "busy",
         EngineError::Deadline => "deadline",
+        EngineError::Gone(_) => "gone",
         EngineError::Closed => "closed",
     }
 }

@@ -21,6 +21,7 @@ const KIND_TRUNCATION: u8 = 3;
 const KIND_SNAPSHOT: u8 = 4;
 const KIND_CHECKPOINT: u8 = 5;
 const KIND_MEMBERSHIP: u8 = 6;
+const KIND_REMOVAL: u8 = 7;
 
 /// The record names a client and its sequence number.
 const FLAG_CLIENT: u8 = 1;
@@ -99,6 +100,11 @@ pub enum RecordView<'a> {
         partition: PartitionId,
         /// The membership, as the consensus layer wrote it.
         membership: &'a [u8],
+    },
+    /// The shard has no replica of the partition any more: earlier records of it do not count.
+    Removal {
+        /// The partition.
+        partition: PartitionId,
     },
     /// All that is remembered of a replica, in a segment's header area.
     Checkpoint(CheckpointView<'a>),
@@ -532,6 +538,20 @@ pub fn encode_membership(out: &mut [u8], place: Place, partition: PartitionId, m
     seal(out, place, &common);
 }
 
+/// Encoded length of a removal, in bytes.
+pub const REMOVAL_BYTES: usize = RECORD_HEADER_BYTES;
+
+/// Encodes a removal over the whole of `out`, [`REMOVAL_BYTES`] long.
+pub fn encode_removal(out: &mut [u8], place: Place, partition: PartitionId) {
+    let common = Common {
+        kind: KIND_REMOVAL,
+        flags: 0,
+        partition,
+        id: LogId::default(),
+    };
+    seal(out, place, &common);
+}
+
 /// Encoded length of a checkpoint record, in bytes.
 #[must_use]
 pub fn checkpoint_bytes(membership: &[u8]) -> usize {
@@ -645,6 +665,7 @@ fn view(record: &[u8]) -> Option<RecordView<'_>> {
                 membership,
             })
         }
+        KIND_REMOVAL => Some(RecordView::Removal { partition }),
         KIND_CHECKPOINT => {
             let hard = HardState {
                 replica_id: fields.u64()?,

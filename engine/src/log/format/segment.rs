@@ -10,8 +10,8 @@ use crate::env::SECTOR;
 
 /// The first eight bytes of a segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"RINGBLOG";
-/// The format's version.
-pub const SEGMENT_VERSION: u16 = 1;
+/// The format's version. All before it are read as well: they lack some kinds of records.
+pub const SEGMENT_VERSION: u16 = 2;
 /// Bytes of the fixed part of the header area.
 pub const SEGMENT_HEADER_BYTES: usize = 96;
 /// Largest header area, in bytes.
@@ -175,7 +175,7 @@ impl SegmentHeader {
         }
         let mut fields = Fields(&fixed[12..]);
         let version = fields.u16().ok_or(HeaderError::Invalid)?;
-        if version != SEGMENT_VERSION {
+        if !(1..=SEGMENT_VERSION).contains(&version) {
             return Err(HeaderError::Version(version));
         }
         Self::fields(fields).ok_or(HeaderError::Invalid)

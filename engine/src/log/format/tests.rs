@@ -171,6 +171,13 @@ fn records_are_as_documented() {
         record::decode(&bytes, PLACE),
         Some((membership, bytes.len()))
     );
+    let mut bytes = vec![0; record::REMOVAL_BYTES];
+    record::encode_removal(&mut bytes, PLACE, 3);
+    assert_example("removal", &bytes);
+    assert_eq!(
+        record::decode(&bytes, PLACE),
+        Some((RecordView::Removal { partition: 3 }, bytes.len()))
+    );
 }
 
 #[test]
@@ -279,11 +286,16 @@ fn a_header_area_may_need_many_sectors() {
 fn another_version_is_told_from_damage() {
     let mut bytes = vec![0; SECTOR];
     segment_header().encode(&mut bytes, [].iter());
-    bytes[12] = 2;
+    bytes[12] = 3;
     assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Invalid));
-    let crc = super::crc32c(&bytes[12..96]).to_le_bytes();
-    bytes[8..12].copy_from_slice(&crc);
-    assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(2)));
+    let crc = |bytes: &[u8]| super::crc32c(&bytes[12..96]).to_le_bytes();
+    let sum = crc(&bytes);
+    bytes[8..12].copy_from_slice(&sum);
+    assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(3)));
+    bytes[12] = 1;
+    let sum = crc(&bytes);
+    bytes[8..12].copy_from_slice(&sum);
+    assert!(SegmentHeader::decode(&bytes).is_ok(), "the first is read");
 }
 
 #[test]

@@ -285,3 +285,47 @@ fn a_log_of_needed_segments_refuses_until_tables_catch_up() {
         log.close().await.unwrap();
     });
 }
+
+/// Appending over old entries frees their segments, but not before that can survive a crash.
+#[test]
+fn superseded_entries_are_kept_until_what_superseded_them_is_durable() {
+    for by_snapshot in [false, true] {
+        let mut world = SimWorld::new(6, SimOptions::default());
+        let written = world
+            .run(move |env| async move {
+                let tables = Tables::default();
+                let log = open(&env, small(), &tables).await.unwrap().log;
+                let mut acked = BTreeMap::new();
+                let mut index = 0;
+                while log.stats().segments < 4 {
+                    while append(&log, 1, index + 1).is_ok() {
+                        index += 1;
+                        if index % 8 == 0 {
+                            break;
+                        }
+                    }
+                    settle(&log, &env, &mut acked, (1, index)).await.unwrap();
+                    env.sleep(Duration::from_millis(1)).await;
+                }
+                if by_snapshot {
+                    let id = LogId { term: 2, index: 1 };
+                    log.append_snapshot(1, id, 1, &[]).unwrap();
+                } else {
+                    append(&log, 1, 1).unwrap();
+                }
+                log.recycle(&tables.flushed());
+                assert!(log.stats().segments >= 4, "nothing is durable yet");
+                index
+            })
+            .unwrap();
+        world.crash();
+        let last = world
+            .run(move |env| async move {
+                let tables = Tables::default();
+                let opened = open(&env, small(), &tables).await.unwrap();
+                opened.last[&1]
+            })
+            .unwrap();
+        assert_eq!(last, written);
+    }
+}

@@ -4,6 +4,7 @@ mod basics;
 mod crash;
 mod damage;
 mod limits;
+mod read;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

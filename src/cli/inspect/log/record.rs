@@ -46,7 +46,8 @@ fn partition_of(record: &RecordView<'_>) -> PartitionId {
         RecordView::HardState { partition, .. }
         | RecordView::Truncation { partition, .. }
         | RecordView::Snapshot { partition, .. }
-        | RecordView::Membership { partition, .. } => *partition,
+        | RecordView::Membership { partition, .. }
+        | RecordView::Removal { partition } => *partition,
         RecordView::Checkpoint(checkpoint) => checkpoint.partition,
     }
 }
@@ -90,6 +91,7 @@ pub(super) fn text(
         RecordView::Membership { membership, .. } => {
             writeln!(out, "membership {}", show_bytes(membership))
         }
+        RecordView::Removal { .. } => writeln!(out, "removed"),
         RecordView::Checkpoint(checkpoint) => writeln!(
             out,
             "checkpoint: last {}, truncated to {}, {}; {}",
@@ -177,6 +179,7 @@ pub(super) fn json(place: &Place<'_>, record: &RecordView<'_>) -> Value {
         RecordView::Membership { membership, .. } => {
             ("membership", json!({ "membership": JsonBytes(membership) }))
         }
+        RecordView::Removal { .. } => ("removal", json!({})),
         RecordView::Checkpoint(checkpoint) => (
             "checkpoint",
             json!({

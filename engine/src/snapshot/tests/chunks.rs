@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::chunk::Reader;
-use super::*;
+use super::super::chunk::Reader;
+use super::super::*;
 use crate::env::Env;
 use crate::env::sim::{self, Rng, SimEnv, SimOptions};
 use crate::error::EngineError;
@@ -162,7 +162,7 @@ async fn send(export: &mut Export<SimEnv>, stage: &mut Stage<SimEnv>, rng: &mut 
     while !stage.is_complete() {
         let position = stage.position().to_vec();
         let chunk = export.chunk(&position).await.expect("reads");
-        match rng.below(6) {
+        match rng.below(4) {
             0 => {
                 let mut bytes = chunk.bytes.clone();
                 let at = rng.index(bytes.len());
@@ -197,7 +197,7 @@ async fn send(export: &mut Export<SimEnv>, stage: &mut Stage<SimEnv>, rng: &mut 
 fn a_stage_takes_every_row_once_whatever_the_line_does() {
     let first = first_seed();
     let mut refused = 0;
-    for seed in first..first + 6 {
+    for seed in first..first + 12 {
         println!("stage of seed {seed}");
         refused += sim::run(seed, SimOptions::default(), move |env| async move {
             let mut walk = Walk::new(env.clone(), seed, 300, TreeOptions::tiny()).await;
@@ -221,7 +221,7 @@ fn a_stage_takes_every_row_once_whatever_the_line_does() {
             refused
         });
     }
-    assert!(refused > 10, "{refused}");
+    assert!(refused > 5, "{refused}");
 }
 
 #[test]

@@ -1,0 +1,4 @@
+//! Moving partitions on simulated machines.
+
+mod chunks;
+mod crash;
