@@ -406,15 +406,14 @@ impl Replica {
         self.raft.on_persist_ready(number);
     }
 
-    /// The snapshot of the last work taken is installed: everything up to `id` is applied.
-    pub fn installed(&mut self, number: u64, id: LogId, time_ms: u64, membership: Membership) {
+    /// The snapshot of the last work taken is installed, durably: everything up to `id` is applied.
+    /// [`Replica::persisted`] follows.
+    pub fn installed(&mut self, id: LogId, time_ms: u64, membership: Membership) {
         self.installing = false;
         self.membership = membership;
         self.applied = id;
         self.applied_time_ms = time_ms;
         self.time_ms = self.time_ms.max(time_ms);
-        self.raft.on_persist_ready(number);
-        self.raft.advance_apply_to(id.index);
         self.note_freshness();
     }
 
@@ -602,6 +601,12 @@ impl Replica {
         self.serves()
             && (self.is_alone()
                 || self.spoiled_term != self.raft.raft.term && now < self.lease.until())
+    }
+
+    /// Whether a snapshot is being installed.
+    #[must_use]
+    pub fn is_installing(&self) -> bool {
+        self.installing
     }
 
     /// Whether it is its group's only voter.

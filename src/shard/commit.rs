@@ -118,6 +118,27 @@ impl<E: Env> Inner<E> {
         }
     }
 
+    /// Answers what waited for entries up to `index` whose fate cannot be known any more.
+    pub(super) fn in_doubt_upto(&self, partition: PartitionId, index: u64) {
+        loop {
+            let next = self.pending.borrow_mut()[usize::from(partition)].pop_upto(index);
+            let Some(pending) = next else {
+                break;
+            };
+            if pending.ack == Ack::Leader {
+                self.leader_acks.set(self.leader_acks.get() - 1);
+            }
+            match pending.outcome {
+                Outcome::Own(Some(signal)) => signal.set(None),
+                outcome => {
+                    if let Some(origin) = outcome.origin() {
+                        self.in_doubt(origin);
+                    }
+                }
+            }
+        }
+    }
+
     fn in_doubt(&self, origin: &Origin) {
         self.fail(
             origin,

@@ -28,7 +28,9 @@ use super::mail::{Origin, Scope};
 use super::signal::Signal;
 use super::write::not_leader;
 use crate::cluster::NodeId;
-use crate::replica::{Outgoing, Replica, TICK, Vote, Work, from_payload, node_of, payload_of};
+use crate::replica::{
+    Membership, Outgoing, Replica, TICK, Vote, Work, from_payload, node_of, payload_of,
+};
 
 /// Work that waits until the log has made it durable.
 pub(super) struct Awaiting {
@@ -141,6 +143,9 @@ impl<E: Env> Inner<E> {
             membership: None,
             messages: work.messages_later,
         };
+        if let Some(snapshot) = work.snapshot {
+            return self.install(partition, snapshot, rest);
+        }
         if let Some(rest) = self.log_work(rest) {
             self.unlogged.borrow_mut().push_back(rest);
         }
@@ -150,8 +155,23 @@ impl<E: Env> Inner<E> {
         }
     }
 
+    /// Installs a snapshot; what else the work had is logged behind it. Raft gives neither entries
+    /// nor anything to apply together with one.
+    fn install(
+        self: &Rc<Self>,
+        partition: PartitionId,
+        snapshot: (LogId, Membership),
+        rest: Unlogged,
+    ) {
+        self.install_snapshot(partition, snapshot, move |this| {
+            if let Some(rest) = this.log_work(rest) {
+                this.unlogged.borrow_mut().push_back(rest);
+            }
+        });
+    }
+
     /// Logs a replica's work as far as the log has room; gives back the rest.
-    fn log_work(&self, mut work: Unlogged) -> Option<Unlogged> {
+    fn log_work(self: &Rc<Self>, mut work: Unlogged) -> Option<Unlogged> {
         let partition = work.partition;
         let mut last: Option<RecordRef> = None;
         let mut replicas = self.replicas.borrow_mut();
@@ -214,7 +234,7 @@ impl<E: Env> Inner<E> {
     }
 
     /// Stops the shard: its process must end.
-    fn stop(&self, why: &str) {
+    pub(super) fn stop(&self, why: &str) {
         tracing::error!(core = self.config.core, "{why}");
         self.engine
             .log()
@@ -228,7 +248,7 @@ impl<E: Env> Inner<E> {
     }
 
     /// Queues work until the partition's newest record is durable.
-    fn await_durable(&self, work: Unlogged) {
+    fn await_durable(self: &Rc<Self>, work: Unlogged) {
         let group = self.logged.borrow()[usize::from(work.partition)];
         if group <= self.durable.get() {
             return self.became_durable(work.partition, work.number, work.messages);
@@ -242,7 +262,7 @@ impl<E: Env> Inner<E> {
     }
 
     /// Tries again what the log had no room for.
-    fn log_the_rest(&self) {
+    fn log_the_rest(self: &Rc<Self>) {
         let waiting = self.unlogged.borrow().len();
         for _ in 0..waiting {
             let next = self.unlogged.borrow_mut().pop_front();
@@ -280,7 +300,12 @@ impl<E: Env> Inner<E> {
         self.wake_deferred();
     }
 
-    fn became_durable(&self, partition: PartitionId, number: u64, messages: Vec<Outgoing>) {
+    fn became_durable(
+        self: &Rc<Self>,
+        partition: PartitionId,
+        number: u64,
+        messages: Vec<Outgoing>,
+    ) {
         let stored = self.with_replica(partition, |replica| {
             replica.persisted(number);
             replica.stored_index()
@@ -296,7 +321,7 @@ impl<E: Env> Inner<E> {
         self.to_drive(partition);
     }
 
-    fn apply_committed(&self, partition: PartitionId, committed: &[Entry]) {
+    fn apply_committed(self: &Rc<Self>, partition: PartitionId, committed: &[Entry]) {
         if committed.is_empty() {
             return;
         }
@@ -329,7 +354,7 @@ impl<E: Env> Inner<E> {
         self.with_replica(partition, Replica::applied_all);
     }
 
-    fn apply_change(&self, partition: PartitionId, id: LogId, change: &[u8]) -> bool {
+    fn apply_change(self: &Rc<Self>, partition: PartitionId, id: LogId, change: &[u8]) -> bool {
         let applied = self.with_replica(partition, |replica| replica.change_applied(id, change));
         match applied {
             Some(Ok(membership)) => {
@@ -430,7 +455,10 @@ impl<E: Env> Inner<E> {
 
     /// Sends a message to the core of the peer's node that holds the partition. What cannot be sent
     /// is dropped: raft sends it again, or something newer.
-    fn send_raft(&self, partition: PartitionId, outgoing: Outgoing) {
+    fn send_raft(self: &Rc<Self>, partition: PartitionId, outgoing: Outgoing) {
+        if outgoing.message.msg_type == MessageType::MsgSnapshot {
+            return self.send_snapshot(partition, outgoing);
+        }
         let message = &outgoing.message;
         let node = node_of(message.to);
         let Some(core) = self.core_on(node, partition) else {
@@ -482,6 +510,12 @@ impl<E: Env> Inner<E> {
         message: &RaftMessage<'_>,
         entries: RaftEntries<'_>,
     ) {
+        if let Some(offered) = &message.snapshot {
+            if node_of(message.from) == from {
+                self.snapshot_offered(partition, message, offered);
+            }
+            return;
+        }
         let kind = kind_of(message.kind);
         let (Some(kind), true) = (kind, node_of(message.from) == from) else {
             add(&self.counters.bad_frames_total, 1);

@@ -46,6 +46,12 @@ counters! {
     writes_total,
     /// How often a replica here became its partition's leader.
     leaderships_total,
+    /// Snapshots that other nodes took from here.
+    snapshots_sent_total,
+    /// Bytes of them.
+    snapshot_sent_bytes_total,
+    /// Snapshots installed here.
+    snapshots_installed_total,
     /// Scan pages.
     scan_pages_total,
     /// Microseconds that acknowledgements were held back by write throttling.

@@ -20,6 +20,7 @@
 //! links from core to core (`peers`).
 
 mod admin;
+mod catch_up;
 mod commit;
 mod consensus;
 pub mod counters;
@@ -58,10 +59,12 @@ use ringbolt_engine::entry::LogId;
 use ringbolt_engine::env::Env;
 use ringbolt_engine::error::EngineError;
 use ringbolt_engine::row::RowKeyBuf;
+use ringbolt_engine::snapshot::Staged;
 use ringbolt_wire::message::{PartitionId, Token};
 
 use crate::cluster::{ClusterView, NodeId};
 use crate::replica::Replica;
+use catch_up::{Receiving, Sending};
 use consensus::{Awaiting, Rounds, Unlogged};
 use counters::Counters;
 use forward::Forwards;
@@ -199,6 +202,10 @@ struct Inner<E: Env> {
     awaiting: RefCell<Vec<Awaiting>>,
     unlogged: RefCell<VecDeque<Unlogged>>,
     rounds: RefCell<AHashMap<PartitionId, Rounds>>,
+    /// Snapshots on their way to followers, those being received, and those to be installed.
+    sending: RefCell<Vec<Sending>>,
+    receiving: RefCell<AHashMap<PartitionId, Receiving<E>>>,
+    staged: RefCell<AHashMap<PartitionId, Staged<E>>>,
     next_tick: Cell<Duration>,
     deferred: RefCell<Vec<Deferred>>,
     /// Requests whose wait is over, to be taken up this turn.
@@ -251,6 +258,9 @@ impl<E: Env> Shard<E> {
             awaiting: RefCell::default(),
             unlogged: RefCell::default(),
             rounds: RefCell::default(),
+            sending: RefCell::default(),
+            receiving: RefCell::default(),
+            staged: RefCell::default(),
             next_tick: Cell::new(Duration::ZERO),
             deferred: RefCell::default(),
             ready: RefCell::default(),

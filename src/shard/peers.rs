@@ -36,6 +36,7 @@ use super::mail::{Origin, SessionKey};
 use super::sessions::{Session, Stage};
 use super::{Inner, Leaving, Port, Shard};
 use crate::cluster::NodeId;
+use crate::replica::node_of;
 
 /// From where on an open batch is closed and the next one begun, in bytes.
 const BATCH_BYTES: usize = 256 << 10;
@@ -156,7 +157,6 @@ impl<E: Env> Shard<E> {
 impl<E: Env> Inner<E> {
     /// Sends an item to a core of another node, or drops it. Borrows no more than the sessions and
     /// links, and only until it returns.
-    #[cfg_attr(not(test), expect(dead_code, reason = "snapshots are sent by it"))]
     pub(super) fn peer_send(&self, node: NodeId, core: u16, item: &PeerItem<'_>) -> bool {
         self.peer_append(PeerId { node, core }, |out| item.encode(out))
             .is_ok()
@@ -550,6 +550,12 @@ impl<E: Env> Inner<E> {
                 message,
                 entries,
             } => self.raft_received(from.node, partition, &message, entries),
+            PeerItem::SnapshotChunk(chunk) if node_of(chunk.from) == from.node => {
+                self.snapshot_chunk(&chunk);
+            }
+            PeerItem::SnapshotAck(ack) if node_of(ack.from) == from.node => {
+                self.snapshot_answered(&ack);
+            }
             PeerItem::SnapshotChunk(_)
             | PeerItem::SnapshotAck(_)
             | PeerItem::NodeState(_)

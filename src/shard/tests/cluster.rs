@@ -243,3 +243,79 @@ fn increments_at_every_node_add_up() {
         }
     });
 }
+
+/// What a replica has applied of a key's partition.
+fn applied(network: &Network, node: u32, key: &[u8]) -> u64 {
+    let partition = partition_of(key, PARTITIONS);
+    let applied = network.node(node).shards.iter().find_map(|shard| {
+        shard
+            .0
+            .with_replica(partition, |replica| replica.applied_id().index)
+    });
+    applied.expect("a replica")
+}
+
+#[test]
+fn one_far_behind_is_caught_up_by_a_snapshot() {
+    with_cluster(6, &[1, 1, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        let leader = leader_of(&network, b"{t}");
+        let behind = if leader == 3 { 2 } else { 3 };
+        for node in (1..=3).filter(|&node| node != behind) {
+            network.sever(node, behind);
+        }
+        let rig = network.node(leader);
+        let conn = rig.connect(0, None).await;
+        let value = vec![7; 4096];
+        for i in 0..300u32 {
+            let key = format!("{{t}}{}", i % 100);
+            done(&rig, conn, &plain(key.as_bytes(), &value)).await;
+        }
+        network.heal();
+        let installed = || {
+            let shards = &network.node(behind).shards;
+            let count =
+                |shard: &crate::shard::Shard<_>| shard.0.counters.snapshots_installed_total.get();
+            shards.iter().map(count).sum::<u64>()
+        };
+        for _ in 0..20_000 {
+            if applied(&network, behind, b"{t}") >= applied(&network, leader, b"{t}") {
+                break;
+            }
+            network.env.sleep(Duration::from_millis(1)).await;
+        }
+        assert!(installed() > 0, "the log's memory does not reach that far");
+        assert_eq!(
+            applied(&network, behind, b"{t}"),
+            applied(&network, leader, b"{t}")
+        );
+        let late = network.node(behind);
+        let conn = late.connect(0, None).await;
+        for i in 0..100u32 {
+            let key = format!("{{t}}{i}");
+            let read = Request::Get {
+                keyspace: 0,
+                read: ReadOptions {
+                    level: ReadLevel::Session,
+                    ..ReadOptions::default()
+                },
+                key: key.as_bytes(),
+            };
+            let found = late
+                .call(conn, &read, |reply| match reply {
+                    Response::Value { value, .. } => value.len(),
+                    other => panic!("{other:?}"),
+                })
+                .await;
+            assert_eq!(found, 4096);
+        }
+        // It goes on from there as any follower.
+        let conn = rig.connect(0, None).await;
+        done(&rig, conn, &plain(b"{t}", b"after")).await;
+        network.env.sleep(SECOND).await;
+        assert_eq!(
+            applied(&network, behind, b"{t}"),
+            applied(&network, leader, b"{t}")
+        );
+    });
+}

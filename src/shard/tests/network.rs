@@ -125,6 +125,21 @@ impl Network {
         self.cut.borrow_mut().insert((from, to));
     }
 
+    /// The same both ways, and what connects them breaks.
+    pub(super) fn sever(&self, a: NodeId, b: NodeId) {
+        self.cut(a, b);
+        self.cut(b, a);
+        self.wires.borrow_mut().retain(|wire| {
+            let ends = [wire.from.0, wire.to.0];
+            let concerned = ends.contains(&a) && ends.contains(&b);
+            if concerned {
+                self.node(wire.from.0).break_off(wire.from.1);
+                self.node(wire.to.0).break_off(wire.to.1);
+            }
+            !concerned
+        });
+    }
+
     pub(super) fn heal(&self) {
         self.cut.borrow_mut().clear();
     }

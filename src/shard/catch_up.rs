@@ -1,0 +1,449 @@
+//! Catching up a replica that is further behind than the log's memory: the leader streams the
+//! partition as it stands, the follower stages it, and installs it in one step.
+//!
+//! ```text
+//!   leader                                        follower
+//!   raft asks for a snapshot: export a view
+//!   Raft message "snapshot", without rows  ──────▶ keep it; begin to stage
+//!                                          ◀────── ack 0: begin
+//!   chunk 1 (rows behind the start)        ──────▶ verify, stage
+//!                                          ◀────── ack 1: taken
+//!   …                                              …
+//!   the last chunk                         ──────▶ stage, sync
+//!                                          ◀────── ack n: taken
+//!   tell raft that it arrived                      hand the kept message to raft, which asks for
+//!                                                  the installation; install; answer the leader
+//! ```
+//!
+//! One chunk is under way at a time, so a slow follower holds up nobody; what is lost is sent again
+//! after a while, a few times, and what was taken already is acknowledged again. A core sends and
+//! receives a few at a time; what is beyond that is refused, and raft asks again.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use raft::eraftpb::Message;
+use ringbolt_engine::entry::{LogId, PartitionId};
+use ringbolt_engine::env::{Env, TaskClass};
+use ringbolt_engine::snapshot::{Export, SnapshotId, Stage, Staged};
+use ringbolt_wire::peer::{PeerItem, RaftMessage, RaftSnapshot, SnapshotAck, SnapshotChunk};
+
+use super::Inner;
+use super::counters::add;
+use super::signal::Signal;
+use crate::replica::{Membership, Outgoing, node_of, snapshot_of};
+
+/// Snapshots that a core sends, and that it receives, at a time.
+const AT_A_TIME: usize = 2;
+/// How long an answer is waited for before a chunk is sent again, and how often it is.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const TRIES: usize = 5;
+/// How long a view may be held. A partition that takes longer is begun anew.
+const VIEW_MAX: Duration = Duration::from_secs(3600);
+/// How long a receiver waits for the next chunk before it gives its files back.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What a follower says of a chunk.
+const BEGIN: u8 = 1;
+const TAKEN: u8 = 2;
+const REFUSED: u8 = 3;
+
+/// A snapshot on its way to a follower.
+pub(super) struct Sending {
+    partition: PartitionId,
+    to: u64,
+    number: u64,
+    /// Whoever waits for the answer to this chunk.
+    waiting: Option<(u32, Signal<u8>)>,
+}
+
+/// A snapshot being received.
+pub(super) struct Receiving<E: Env> {
+    from: u64,
+    number: u64,
+    /// Raft's message, kept until the rows are there.
+    message: Message,
+    /// `None` while a task works on it.
+    stage: Option<Stage<E>>,
+    /// Chunks taken.
+    taken: u32,
+    heard: Duration,
+}
+
+impl<E: Env> Inner<E> {
+    /// Streams the partition to a follower, as raft asked by this message.
+    pub(super) fn send_snapshot(self: &Rc<Self>, partition: PartitionId, outgoing: Outgoing) {
+        let to = outgoing.message.to;
+        let number = self.env.random();
+        {
+            let mut sending = self.sending.borrow_mut();
+            let refused = sending.len() >= AT_A_TIME
+                || sending
+                    .iter()
+                    .any(|one| one.partition == partition && one.to == to);
+            if refused {
+                drop(sending);
+                self.with_replica(partition, |replica| replica.snapshot_sent(to, false));
+                return;
+            }
+            sending.push(Sending {
+                partition,
+                to,
+                number,
+                waiting: None,
+            });
+        }
+        let this = Rc::clone(self);
+        self.env.spawn(TaskClass::Background, async move {
+            let arrived = this.stream(partition, number, outgoing.message).await;
+            this.sending.borrow_mut().retain(|one| one.number != number);
+            if arrived {
+                add(&this.counters.snapshots_sent_total, 1);
+            }
+            this.with_replica(partition, |replica| replica.snapshot_sent(to, arrived));
+            this.to_drive(partition);
+        });
+    }
+
+    /// Whether it arrived.
+    async fn stream(&self, partition: PartitionId, number: u64, message: Message) -> bool {
+        let (from, to) = (message.from, message.to);
+        let node = node_of(to);
+        let Some(core) = self.core_on(node, partition) else {
+            return false;
+        };
+        // The view and the membership are those of one moment: nothing is applied in between.
+        let mut view = self
+            .engine
+            .tree()
+            .export(partition, self.env.now() + VIEW_MAX);
+        let membership = self.with_replica(partition, |replica| replica.membership().encode());
+        let Some(membership) = membership else {
+            return false;
+        };
+        let of = view.of();
+        let offer = || {
+            let message = RaftMessage {
+                kind: message.msg_type as u8,
+                from,
+                to,
+                term: message.term,
+                context: &number.to_le_bytes(),
+                snapshot: Some(RaftSnapshot {
+                    index: of.id.index,
+                    term: of.id.term,
+                    time_ms: of.time_ms,
+                    membership: &membership,
+                }),
+                ..RaftMessage::default()
+            };
+            self.peer_send_raft(node, core, partition, &message, [])
+        };
+        if self.ask_follower(number, 0, offer).await != Some(BEGIN) {
+            return false;
+        }
+        self.stream_rows(&mut view, number, (from, to), core).await
+    }
+
+    async fn stream_rows(
+        &self,
+        view: &mut Export<E>,
+        number: u64,
+        (from, to): (u64, u64),
+        core: u16,
+    ) -> bool {
+        let partition = view.of().partition;
+        let mut after = Vec::new();
+        for sequence in 1.. {
+            let chunk = match view.chunk(&after).await {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    tracing::warn!(core = self.config.core, partition, %error, "a snapshot ends early");
+                    return false;
+                }
+            };
+            let item = PeerItem::SnapshotChunk(SnapshotChunk {
+                partition,
+                from,
+                to,
+                snapshot: number,
+                sequence,
+                last: chunk.is_last,
+                bytes: &chunk.bytes,
+            });
+            let send = || self.peer_send(node_of(to), core, &item);
+            if self.ask_follower(number, sequence, send).await != Some(TAKEN) {
+                return false;
+            }
+            add(
+                &self.counters.snapshot_sent_bytes_total,
+                chunk.bytes.len() as u64,
+            );
+            if chunk.is_last {
+                return true;
+            }
+            after = chunk.last_key;
+        }
+        false
+    }
+
+    /// Sends something until it is answered; the answer.
+    async fn ask_follower(
+        &self,
+        number: u64,
+        sequence: u32,
+        send: impl Fn() -> bool,
+    ) -> Option<u8> {
+        for _ in 0..TRIES {
+            let answered = Signal::new();
+            {
+                let mut sending = self.sending.borrow_mut();
+                let one = sending.iter_mut().find(|one| one.number == number)?;
+                one.waiting = Some((sequence, answered.clone()));
+            }
+            // What could not be sent is sent again like what was lost.
+            let _sent = send();
+            let timeout = self.env.sleep(ANSWER_WITHIN);
+            match select(pin!(answered.wait()), pin!(timeout)).await {
+                Either::Left((outcome, _)) => return Some(outcome),
+                Either::Right(_) => {}
+            }
+        }
+        None
+    }
+
+    /// A follower has answered.
+    pub(super) fn snapshot_answered(&self, ack: &SnapshotAck) {
+        let mut sending = self.sending.borrow_mut();
+        let one = sending
+            .iter_mut()
+            .find(|one| one.number == ack.snapshot && one.to == ack.from);
+        if let Some(one) = one
+            && one
+                .waiting
+                .as_ref()
+                .is_some_and(|(sequence, _)| *sequence == ack.sequence || ack.outcome == REFUSED)
+            && let Some((_, signal)) = one.waiting.take()
+        {
+            signal.set(ack.outcome);
+        }
+    }
+
+    /// A leader offers a snapshot. Its message is given to raft once the rows are there.
+    pub(super) fn snapshot_offered(
+        &self,
+        partition: PartitionId,
+        message: &RaftMessage<'_>,
+        offered: &RaftSnapshot<'_>,
+    ) {
+        let Ok(number) = message.context.try_into().map(u64::from_le_bytes) else {
+            return;
+        };
+        let answer = |outcome| self.answer_snapshot(partition, message.from, number, 0, outcome);
+        let Some(membership) = Membership::decode(offered.membership) else {
+            return answer(REFUSED);
+        };
+        let id = LogId {
+            term: offered.term,
+            index: offered.index,
+        };
+        let wanted = self.with_replica(partition, |replica| {
+            replica.id() == message.to
+                && replica.term() <= message.term
+                && replica.applied_id().index < id.index
+                && !replica.is_installing()
+        });
+        let mut receiving = self.receiving.borrow_mut();
+        let now = self.clock.get().now;
+        receiving.retain(|_, one| one.stage.is_none() || now - one.heard < SILENCE_MAX);
+        if let Some(known) = receiving.get(&partition) {
+            if known.number == number {
+                return answer(BEGIN);
+            }
+            if known.stage.is_none() {
+                return answer(REFUSED);
+            }
+            receiving.remove(&partition);
+        }
+        if wanted != Some(true) || receiving.len() >= AT_A_TIME {
+            return answer(REFUSED);
+        }
+        let mut raft = Message {
+            from: message.from,
+            to: message.to,
+            term: message.term,
+            ..Message::default()
+        };
+        raft.set_msg_type(raft::eraftpb::MessageType::MsgSnapshot);
+        raft.set_snapshot(snapshot_of(id, &membership));
+        let of = SnapshotId {
+            partition,
+            id,
+            time_ms: offered.time_ms,
+        };
+        receiving.insert(
+            partition,
+            Receiving {
+                from: message.from,
+                number,
+                message: raft,
+                stage: Some(self.engine.tree().stage(of)),
+                taken: 0,
+                heard: now,
+            },
+        );
+        answer(BEGIN);
+    }
+
+    /// Rows of a snapshot have come.
+    pub(super) fn snapshot_chunk(self: &Rc<Self>, chunk: &SnapshotChunk<'_>) {
+        let partition = chunk.partition;
+        let answer = |outcome| {
+            self.answer_snapshot(
+                partition,
+                chunk.from,
+                chunk.snapshot,
+                chunk.sequence,
+                outcome,
+            );
+        };
+        let stage = {
+            let mut receiving = self.receiving.borrow_mut();
+            let known = receiving
+                .get_mut(&partition)
+                .filter(|one| one.number == chunk.snapshot && one.from == chunk.from);
+            let Some(one) = known else {
+                drop(receiving);
+                return answer(REFUSED);
+            };
+            one.heard = self.clock.get().now;
+            if chunk.sequence <= one.taken {
+                drop(receiving);
+                return answer(TAKEN);
+            }
+            match one.stage.take() {
+                Some(stage) if chunk.sequence == one.taken + 1 => stage,
+                // A task is at work on this very chunk, and will answer.
+                stage => {
+                    one.stage = stage;
+                    return;
+                }
+            }
+        };
+        let this = Rc::clone(self);
+        let (bytes, last) = (chunk.bytes.to_vec(), chunk.last);
+        let (from, number, sequence) = (chunk.from, chunk.snapshot, chunk.sequence);
+        self.env.spawn(TaskClass::Background, async move {
+            let taken = this.take_chunk(partition, stage, &bytes, last).await;
+            let outcome = if taken { TAKEN } else { REFUSED };
+            if !taken {
+                this.receiving.borrow_mut().remove(&partition);
+            }
+            this.answer_snapshot(partition, from, number, sequence, outcome);
+        });
+    }
+
+    async fn take_chunk(
+        self: &Rc<Self>,
+        partition: PartitionId,
+        mut stage: Stage<E>,
+        bytes: &[u8],
+        last: bool,
+    ) -> bool {
+        if let Err(error) = stage.accept(bytes).await {
+            tracing::warn!(core = self.config.core, partition, %error, "a snapshot is given up");
+            return false;
+        }
+        if last {
+            return match stage.finish().await {
+                Ok(staged) => self.snapshot_staged(partition, staged),
+                Err(error) => {
+                    tracing::warn!(core = self.config.core, partition, %error, "a snapshot is given up");
+                    false
+                }
+            };
+        }
+        let mut receiving = self.receiving.borrow_mut();
+        match receiving.get_mut(&partition) {
+            Some(one) => {
+                one.stage = Some(stage);
+                one.taken += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The rows are there: raft decides whether they are wanted still.
+    fn snapshot_staged(self: &Rc<Self>, partition: PartitionId, staged: Staged<E>) -> bool {
+        let Some(one) = self.receiving.borrow_mut().remove(&partition) else {
+            return false;
+        };
+        self.staged.borrow_mut().insert(partition, staged);
+        self.with_replica(partition, |replica| {
+            replica.step(one.message, Duration::ZERO, Duration::ZERO);
+        });
+        self.to_drive(partition);
+        self.drive_replicas();
+        // What raft did not take by now, it does not want.
+        self.staged.borrow_mut().remove(&partition);
+        true
+    }
+
+    /// Installs what was staged, as raft asks. `done` runs once it is in force.
+    pub(super) fn install_snapshot(
+        self: &Rc<Self>,
+        partition: PartitionId,
+        (id, membership): (LogId, Membership),
+        done: impl FnOnce(&Rc<Self>) + 'static,
+    ) {
+        let staged = self.staged.borrow_mut().remove(&partition);
+        let Some(staged) = staged.filter(|staged| staged.of().id == id) else {
+            return self.stop(&format!(
+                "partition {partition}: a snapshot without its rows"
+            ));
+        };
+        let this = Rc::clone(self);
+        self.env.spawn(TaskClass::Log, async move {
+            let time_ms = staged.of().time_ms;
+            let installed = this.engine.install(staged, &membership.encode()).await;
+            if let Err(error) = installed {
+                // Half of it is in the log, or nothing: the next start finds out which.
+                return this.stop(&format!("partition {partition}: a snapshot: {error}"));
+            }
+            add(&this.counters.snapshots_installed_total, 1);
+            this.in_doubt_upto(partition, id.index);
+            this.with_replica(partition, |replica| {
+                replica.installed(id, time_ms, membership);
+            });
+            done(&this);
+            this.to_drive(partition);
+        });
+    }
+
+    fn answer_snapshot(
+        &self,
+        partition: PartitionId,
+        to: u64,
+        snapshot: u64,
+        sequence: u32,
+        outcome: u8,
+    ) {
+        let from = self.with_replica(partition, |replica| replica.id());
+        let core = self.core_on(node_of(to), partition);
+        if let (Some(from), Some(core)) = (from, core) {
+            let ack = PeerItem::SnapshotAck(SnapshotAck {
+                partition,
+                from,
+                to,
+                snapshot,
+                sequence,
+                outcome,
+            });
+            // One that is lost is asked for again.
+            let _sent = self.peer_send(node_of(to), core, &ack);
+        }
+    }
+}
