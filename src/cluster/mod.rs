@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A node's number, from 1; never used again.
@@ -62,6 +63,9 @@ pub struct ClusterView {
     nodes: Vec<NodeInfo>,
     /// By partition: the nodes that hold it, the one that should lead first.
     placement: Vec<Vec<NodeId>>,
+    /// By partition: the node that leads it, as the core that holds its replica here last heard; 0
+    /// for none. Each is written by that core alone, when it changes.
+    leaders: Box<[AtomicU32]>,
     /// The latest start of each other node: its counter and its random number.
     seen: Mutex<BTreeMap<NodeId, (u64, u64)>>,
 }
@@ -75,6 +79,7 @@ impl ClusterView {
         Self {
             identity,
             nodes,
+            leaders: placement.iter().map(|_| AtomicU32::new(0)).collect(),
             placement,
             seen: Mutex::default(),
         }
@@ -117,6 +122,23 @@ impl ClusterView {
     #[must_use]
     pub fn first_holder(&self, partition: u16) -> NodeId {
         self.holders(partition).first().copied().unwrap_or_default()
+    }
+
+    /// The node that leads a partition, or else should; 0 if that is not known.
+    #[must_use]
+    pub fn leader(&self, partition: u16) -> NodeId {
+        let known = self.leaders.get(usize::from(partition));
+        match known.map_or(0, |leader| leader.load(Ordering::Relaxed)) {
+            0 => self.first_holder(partition),
+            leader => leader,
+        }
+    }
+
+    /// Notes who leads a partition; 0 for nobody. Only by the core that holds its replica.
+    pub fn set_leader(&self, partition: u16, leader: NodeId) {
+        if let Some(known) = self.leaders.get(usize::from(partition)) {
+            known.store(leader, Ordering::Relaxed);
+        }
     }
 
     /// Takes note of a start of another node, or of another connection of the same start.

@@ -32,8 +32,9 @@ impl<E: Env> Inner<E> {
         let this = Rc::clone(self);
         let frame = bytes.to_vec();
         self.env.spawn(TaskClass::Foreground, async move {
-            let cores: Vec<u16> = (0..this.config.map.cores()).collect();
-            let replies = this.ask(&cores, &origin, &frame).await;
+            let cores = this.cores_here();
+            let asked: Vec<_> = cores.iter().map(|&core| (core, &frame[..])).collect();
+            let replies = this.ask(&asked, Scope::Share, &origin).await;
             let mut sums: Vec<(String, u64)> = Vec::new();
             for reply in &replies {
                 match decode_reply(reply) {

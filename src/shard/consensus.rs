@@ -379,8 +379,11 @@ impl<E: Env> Inner<E> {
 
     /// The replica leads now, or does not any more, or follows another.
     fn role_changed(&self, partition: PartitionId) {
-        let leads = self.with_replica(partition, |replica| replica.leads());
-        if leads == Some(true) {
+        let role = self.with_replica(partition, |replica| (replica.leads(), replica.leader()));
+        let (leads, leader) = role.unwrap_or_default();
+        let leader = if leader == 0 { 0 } else { node_of(leader) };
+        self.config.cluster.set_leader(partition, leader);
+        if leads {
             add(&self.counters.leaderships_total, 1);
         } else {
             let rounds = self.rounds.borrow_mut().remove(&partition);
@@ -581,7 +584,7 @@ impl<E: Env> Inner<E> {
                 Some(Some(replica)) if !by_leader || replica.serves() => return true,
                 Some(Some(replica)) if !replica.leads() => node_of(replica.leader()),
                 Some(Some(_)) => 0,
-                _ => self.config.cluster.first_holder(partition),
+                _ => self.config.cluster.leader(partition),
             }
         };
         match self.core_on(leader, partition) {

@@ -1,15 +1,25 @@
-//! Requests that need several cores: asked of each, gathered, answered once.
+//! Requests that need several cores, of this node or others: asked of each, gathered, answered once.
 //!
-//! The core that took the request up sends the very frame to the cores concerned (itself among
-//! them) with [`Scope::Share`]; each answers for its own partitions. A task waits for all parts.
+//! The core that took the request up sends each core concerned (itself among them) a frame: the
+//! very one with [`Scope::Share`], to be answered for the partitions that core serves, or one of its
+//! own with [`Scope::Whole`]. A task waits for all parts.
 
 use std::rc::Rc;
 
+use ringbolt_engine::entry::PartitionId;
 use ringbolt_engine::env::Env;
 
 use super::Inner;
 use super::mail::{KeyspaceChange, Origin, Scope, SessionKey, Ticket};
 use super::signal::Signal;
+use crate::cluster::NodeId;
+
+/// A core of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Target {
+    pub(super) node: NodeId,
+    pub(super) core: u16,
+}
 
 struct Gather {
     generation: u32,
@@ -67,27 +77,59 @@ impl Gathers {
 }
 
 impl<E: Env> Inner<E> {
-    /// Asks `cores` for their share of a request; the reply frames come in the same order.
+    /// Where a partition is to be read: at its leader, or wherever it is held.
+    pub(super) fn target_of(&self, partition: PartitionId, by_leader: bool) -> Target {
+        let cluster = &self.config.cluster;
+        let here = cluster.here();
+        let node = if by_leader || !cluster.holders(partition).contains(&here) {
+            cluster.leader(partition)
+        } else {
+            here
+        };
+        let core = self.core_on(node, partition).unwrap_or_default();
+        Target { node, core }
+    }
+
+    /// Asks each core for its answer to a frame; the reply frames come in the same order.
     pub(super) async fn ask(
         self: &Rc<Self>,
-        cores: &[u16],
+        asked: &[(Target, &[u8])],
+        scope: Scope,
         origin: &Origin,
-        frame: &[u8],
     ) -> Vec<Vec<u8>> {
-        self.ask_each(cores, origin, |this, core, origin| {
-            if core == this.config.core {
-                this.execute_frame(origin, Scope::Share, frame);
+        self.ask_each(asked, origin, |this, (target, frame), origin| {
+            if target.node != this.config.cluster.here() {
+                this.forward(target.node, target.core, origin, scope, frame);
+            } else if target.core == this.config.core {
+                this.execute_frame(origin, scope, frame);
             } else {
-                this.parcels.borrow_mut()[usize::from(core)].request(origin, Scope::Share, frame);
+                let mut parcels = this.parcels.borrow_mut();
+                parcels[usize::from(target.core)].request(origin, scope, frame);
             }
         })
         .await
     }
 
+    /// This core.
+    pub(super) fn target_here(&self) -> Target {
+        Target {
+            node: self.config.cluster.here(),
+            core: self.config.core,
+        }
+    }
+
+    /// The cores of this node.
+    pub(super) fn cores_here(&self) -> Vec<Target> {
+        let node = self.config.cluster.here();
+        (0..self.config.map.cores())
+            .map(|core| Target { node, core })
+            .collect()
+    }
+
     /// Tells every core of a change of the keyspaces, and waits until all have taken it.
     pub(super) async fn tell_all(self: &Rc<Self>, origin: &Origin, change: &KeyspaceChange) {
         let cores: Vec<u16> = (0..self.config.map.cores()).collect();
-        self.ask_each(&cores, origin, |this, core, origin| {
+        self.ask_each(&cores, origin, |this, &core, origin| {
             if core == this.config.core {
                 this.keyspace_changed(origin, change.clone());
             } else {
@@ -97,14 +139,14 @@ impl<E: Env> Inner<E> {
         .await;
     }
 
-    async fn ask_each(
+    async fn ask_each<T>(
         self: &Rc<Self>,
-        cores: &[u16],
+        asked: &[T],
         origin: &Origin,
-        mut ask: impl FnMut(&Rc<Self>, u16, Origin),
+        mut ask: impl FnMut(&Rc<Self>, &T, Origin),
     ) -> Vec<Vec<u8>> {
-        let (key, done) = self.gathers.borrow_mut().begin(cores.len());
-        for (part, &core) in cores.iter().enumerate() {
+        let (key, done) = self.gathers.borrow_mut().begin(asked.len());
+        for (part, one) in asked.iter().enumerate() {
             let origin = Origin {
                 core: self.config.core,
                 ticket: Ticket::Gather {
@@ -114,7 +156,7 @@ impl<E: Env> Inner<E> {
                 cost: 0,
                 ..*origin
             };
-            ask(self, core, origin);
+            ask(self, one, origin);
         }
         done.wait().await
     }

@@ -550,6 +550,6 @@ impl<E: Env> Inner<E> {
 }
 
 /// Whether a read is for the leader only.
-fn by_leader(read: &ReadOptions<'_>) -> bool {
+pub(super) fn by_leader(read: &ReadOptions<'_>) -> bool {
     matches!(read.level, ReadLevel::Linearizable | ReadLevel::Strict)
 }

@@ -19,12 +19,15 @@ use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::row::{ReadAt, RowKeyBuf, RowMeta};
 use ringbolt_engine::tree::{Lookup, Row};
 use ringbolt_wire::codec::{self, ValuesBuilder};
+use ringbolt_wire::list::KeysBuf;
 use ringbolt_wire::message::{
-    ErrorCode, Keys, KeyspaceId, Meta, PartitionId, ReadLevel, ReadOptions, Response, Token,
+    ErrorCode, Keys, KeyspaceId, PartitionId, ReadLevel, ReadOptions, Request, Response, Token,
 };
 use ringbolt_wire::{frame, partition_of};
 
 use super::counters::add;
+use super::gather::Target;
+use super::input::by_leader;
 use super::mail::{Origin, Scope};
 use super::reply::{Refusal, meta, token};
 use super::write::not_leader;
@@ -399,24 +402,63 @@ impl<E: Env> Inner<E> {
             let refusal = Refusal::new(ErrorCode::TooLarge, limit as u64, message);
             return self.refuse(&origin, &refusal);
         }
-        let mut cores: Vec<u16> = keys.iter().map(|key| self.core_of_key(key)).collect();
-        cores.sort_unstable();
-        cores.dedup();
-        let local = cores.iter().all(|&core| core == self.config.core);
-        if local || scope == Scope::Share {
+        let mut shares: Vec<(Target, KeysBuf)> = Vec::new();
+        for key in keys.iter() {
+            let target = self.target_of_key(key, read);
+            let share = match shares.iter().position(|(known, _)| *known == target) {
+                Some(share) => share,
+                None => {
+                    shares.push((target, KeysBuf::new()));
+                    shares.len() - 1
+                }
+            };
+            if shares[share].1.push(key).is_err() {
+                let refusal = Refusal::new(ErrorCode::BadRequest, 0, "a key is empty or too long");
+                return self.refuse(&origin, &refusal);
+            }
+        }
+        if shares
+            .iter()
+            .all(|(target, _)| *target == self.target_here())
+        {
             return self.multi_get_here(origin, scope, keyspace, read, keys, bytes);
         }
+        let mut asked = Vec::with_capacity(shares.len());
+        for (target, keys) in &shares {
+            let keys = keys.as_keys();
+            let request = Request::MultiGet {
+                keyspace,
+                read: *read,
+                keys,
+            };
+            let mut frame = Vec::new();
+            if let Err(error) = request.encode(origin.request_id, 0, &mut frame) {
+                return self.fail(&origin, error.code(), 0, error.detail(), &error.to_string());
+            }
+            asked.push((*target, frame));
+        }
+        let order: Vec<usize> = keys
+            .iter()
+            .map(|key| {
+                let target = self.target_of_key(key, read);
+                let share = asked.iter().position(|(known, _)| *known == target);
+                share.unwrap_or_default()
+            })
+            .collect();
         let this = Rc::clone(self);
-        let frame = bytes.to_vec();
         self.env.spawn(TaskClass::Foreground, async move {
-            let replies = this.ask(&cores, &origin, &frame).await;
-            this.merge_values(&origin, &frame, &cores, &replies);
+            let asked: Vec<_> = asked
+                .iter()
+                .map(|(target, frame)| (*target, &frame[..]))
+                .collect();
+            let replies = this.ask(&asked, Scope::Whole, &origin).await;
+            this.merge_values(&origin, &order, &replies);
         });
     }
 
-    fn core_of_key(&self, key: &[u8]) -> u16 {
+    fn target_of_key(&self, key: &[u8], read: &ReadOptions<'_>) -> Target {
         let partition = partition_of(key, self.config.map.partitions());
-        self.config.map.core_of(partition)
+        self.target_of(partition, by_leader(read))
     }
 
     /// Reads this core's keys of a multi-get; in the order asked.
@@ -433,9 +475,6 @@ impl<E: Env> Inner<E> {
         let mut seen: Vec<Token> = Vec::new();
         for key in keys.iter() {
             let partition = partition_of(key, self.config.map.partitions());
-            if self.config.map.core_of(partition) != self.config.core {
-                continue;
-            }
             let (token, at) = match self.view(partition, keyspace, read.level) {
                 Ok(view) => view,
                 Err(refusal) => return self.refuse(&origin, &refusal),
@@ -505,8 +544,9 @@ impl<E: Env> Inner<E> {
         });
     }
 
-    /// Puts the cores' shares of a multi-get back into the order asked.
-    fn merge_values(&self, origin: &Origin, request: &[u8], cores: &[u16], replies: &[Vec<u8>]) {
+    /// Puts the cores' shares of a multi-get back into the order asked: `order` says of each key
+    /// whose share it is in.
+    fn merge_values(&self, origin: &Origin, order: &[usize], replies: &[Vec<u8>]) {
         let mut shares = Vec::with_capacity(replies.len());
         let mut tokens = Vec::new();
         for reply in replies {
@@ -521,19 +561,10 @@ impl<E: Env> Inner<E> {
                 other => return self.pass_on(origin, other),
             }
         }
-        let Some(keys) = multi_get_keys(request) else {
-            return self.too_late(origin);
-        };
         self.reply(origin, |out| {
             let mut values = ValuesBuilder::begin(out, origin.request_id);
-            for key in keys.iter() {
-                let core = self.core_of_key(key);
-                let share = cores.iter().position(|&c| c == core);
-                let value: Option<(Meta, &[u8])> = share
-                    .and_then(|share| shares.get_mut(share))
-                    .and_then(Iterator::next)
-                    .flatten();
-                match value {
+            for &share in order {
+                match shares.get_mut(share).and_then(Iterator::next).flatten() {
                     Some((meta, value)) => values.push(out, &meta, value),
                     None => values.push_absent(out),
                 }
@@ -560,12 +591,4 @@ pub(super) fn decode_reply(bytes: &[u8]) -> Result<Response<'_>, Refusal> {
     frame::open(bytes)
         .and_then(|view| Response::decode(&view))
         .map_err(|error| Refusal::new(ErrorCode::ShardFailed, 0, error.to_string()))
-}
-
-fn multi_get_keys(request: &[u8]) -> Option<Keys<'_>> {
-    let view = frame::open(request).ok()?;
-    match ringbolt_wire::message::Request::decode(&view) {
-        Ok(ringbolt_wire::message::Request::MultiGet { keys, .. }) => Some(keys),
-        _ => None,
-    }
 }

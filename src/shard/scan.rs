@@ -1,7 +1,9 @@
 //! Scans: a page of rows in key order, merged over partitions and cores.
 //!
-//! A core merges the partitions it owns: one cursor each, all opened at one moment, so that a page
-//! sees each partition consistently. The core that took the request up merges the cores' pages.
+//! A core merges the partitions it serves: one cursor each, all opened at one moment, so that a page
+//! sees each partition consistently. The core that took the request up merges the cores' pages, of
+//! this node and of those that lead the rest. Each page's tokens say which partitions are in it: one
+//! that is in none or in two, because its leader changed just now, makes the client ask again.
 //! A core that stopped at a limit has said nothing of what lies behind its last row, so the merge
 //! stops at the lowest such row (the highest, backwards). The page's cursor is its last key: no
 //! state is held between pages, and any core can go on from it.
@@ -18,6 +20,8 @@ use ringbolt_wire::slot::partition_of_prefix;
 
 use super::Inner;
 use super::counters::add;
+use super::gather::Target;
+use super::input::by_leader;
 use super::mail::{Origin, Scope};
 use super::read::decode_reply;
 use super::reply::{Refusal, meta};
@@ -126,25 +130,49 @@ impl<E: Env> Inner<E> {
             );
             return self.refuse(&origin, &refusal);
         }
-        if scope == Scope::Share || self.config.map.cores() == 1 {
+        if scope == Scope::Share {
             return self.scan_here(origin, scope, scan, bytes);
         }
         // A prefix with a whole tag is in one partition, so one core has it all.
         if let Some(partition) = partition_of_prefix(scan.prefix, self.config.map.partitions()) {
-            if self.owned(partition, origin, bytes) {
+            if self.owned(partition, origin, bytes)
+                && self.serves_here(partition, by_leader(&scan.read), &origin, scope, bytes)
+            {
                 self.scan_here(origin, scope, scan, bytes);
             }
             return;
+        }
+        let partitions = 0..self.config.map.partitions();
+        let mut targets: Vec<Target> = partitions
+            .map(|partition| self.target_of(partition, by_leader(&scan.read)))
+            .collect();
+        targets.sort_unstable();
+        targets.dedup();
+        if let [target] = targets[..]
+            && target == self.target_here()
+        {
+            return self.scan_here(origin, scope, scan, bytes);
         }
         let limits = &self.config.limits;
         let page = Page::of(scan, limits.scan_rows_max, limits.scan_page_bytes);
         let this = Rc::clone(self);
         let frame = bytes.to_vec();
         self.env.spawn(TaskClass::Foreground, async move {
-            let cores: Vec<u16> = (0..this.config.map.cores()).collect();
-            let replies = this.ask(&cores, &origin, &frame).await;
+            let asked: Vec<_> = targets.iter().map(|&target| (target, &frame[..])).collect();
+            let replies = this.ask(&asked, Scope::Share, &origin).await;
             this.merge_pages(&origin, &page, &replies);
         });
+    }
+
+    /// The partitions that this core answers for.
+    fn served(&self, by_leader: bool) -> Vec<PartitionId> {
+        let replicas = self.replicas.borrow();
+        let serves = |partition: &PartitionId| match &replicas[usize::from(*partition)] {
+            Some(replica) => !by_leader || replica.serves(),
+            None => false,
+        };
+        let owned = self.config.map.owned_by(self.config.core);
+        owned.filter(serves).collect()
     }
 
     /// This core's share of a page.
@@ -154,7 +182,7 @@ impl<E: Env> Inner<E> {
         let partitions: Vec<PartitionId> =
             match partition_of_prefix(scan.prefix, self.config.map.partitions()) {
                 Some(one) => vec![one],
-                None => self.config.map.owned_by(self.config.core).collect(),
+                None => self.served(by_leader(&scan.read)),
             };
         let mut tokens = Vec::with_capacity(partitions.len());
         let mut cursors = Vec::with_capacity(partitions.len());
@@ -261,6 +289,17 @@ impl<E: Env> Inner<E> {
                 }
                 other => return self.pass_on(origin, other),
             }
+        }
+        let mut seen: Vec<PartitionId> =
+            tokens.iter().map(|token: &Token| token.partition).collect();
+        seen.sort_unstable();
+        if !seen.into_iter().eq(0..self.config.map.partitions()) {
+            let refusal = Refusal::retry(
+                ErrorCode::Unavailable,
+                50,
+                "a partition's leader changed while the page was made: try again",
+            );
+            return self.refuse(origin, &refusal);
         }
         let stop = shares
             .iter()

@@ -4,10 +4,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringbolt_engine::env::Env;
-use ringbolt_wire::list::TokensBuf;
+use ringbolt_wire::list::{KeysBuf, TokensBuf};
 use ringbolt_wire::message::{
-    Ack, Condition, ErrorCode, ErrorReply, ReadLevel, ReadOptions, Request, Response, Token, Ttl,
-    WriteOp, WriteOptions,
+    Ack, Condition, ErrorCode, ErrorReply, ReadLevel, ReadOptions, Request, Response, Scan, Token,
+    Ttl, WriteOp, WriteOptions,
 };
 use ringbolt_wire::partition_of;
 
@@ -317,5 +317,76 @@ fn one_far_behind_is_caught_up_by_a_snapshot() {
             applied(&network, behind, b"{t}"),
             applied(&network, leader, b"{t}")
         );
+    });
+}
+
+#[test]
+fn scans_and_multi_gets_reach_over_all_nodes() {
+    with_cluster(7, &[1, 2, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        let a = network.node(1);
+        let conn = a.connect(0, None).await;
+        let keys: Vec<String> = (0..60u32).map(|i| format!("key-{i:03}")).collect();
+        for key in &keys {
+            done(&a, conn, &plain(key.as_bytes(), key.as_bytes())).await;
+        }
+        for node in 1..=3 {
+            let rig = network.node(node);
+            let conn = rig.connect(0, None).await;
+            let mut wanted = KeysBuf::new();
+            for key in keys.iter().rev() {
+                wanted.push(key.as_bytes()).unwrap();
+            }
+            wanted.push(b"absent").unwrap();
+            let request = Request::MultiGet {
+                keyspace: 0,
+                read: ReadOptions::default(),
+                keys: wanted.as_keys(),
+            };
+            let values = rig
+                .call(conn, &request, |reply| match reply {
+                    Response::Values { values, .. } => {
+                        let value = |value: &Option<(_, &[u8])>| value.map(|(_, v)| v.to_vec());
+                        values.iter().map(value).collect::<Vec<_>>()
+                    }
+                    other => panic!("{other:?}"),
+                })
+                .await;
+            let mut expected: Vec<Option<Vec<u8>>> = keys
+                .iter()
+                .rev()
+                .map(|key| Some(key.clone().into_bytes()))
+                .collect();
+            expected.push(None);
+            assert_eq!(values, expected);
+            for reverse in [false, true] {
+                let request = Request::Scan(Scan {
+                    keyspace: 0,
+                    read: ReadOptions::default(),
+                    prefix: b"key-",
+                    start: b"",
+                    end: b"",
+                    reverse,
+                    keys_only: true,
+                    limit: 100,
+                    cursor: b"",
+                });
+                let rows = rig
+                    .call(conn, &request, |reply| match reply {
+                        Response::Rows { rows, .. } => rows
+                            .iter()
+                            .map(|(key, ..)| key.to_vec())
+                            .collect::<Vec<_>>(),
+                        other => panic!("{other:?}"),
+                    })
+                    .await;
+                let mut expected: Vec<Vec<u8>> =
+                    keys.iter().map(|key| key.clone().into_bytes()).collect();
+                if reverse {
+                    expected.reverse();
+                }
+                assert_eq!(rows, expected);
+            }
+        }
     });
 }
