@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ringbolt_engine::entry::{Effect, LogId, PartitionId};
 use ringbolt_engine::env::{Env, TaskClass};
+use ringbolt_engine::log::Effects;
 use ringbolt_engine::row::{ReadAt, RowKeyBuf, keyspace_range, split_row_key};
 use ringbolt_wire::codec::keyspace_name_ok;
 use ringbolt_wire::message::{
@@ -214,7 +215,7 @@ impl<E: Env> Inner<E> {
                         from: &[],
                         to: &[],
                     };
-                    let partitions: Vec<_> = this.config.map.owned_by(this.config.core).collect();
+                    let partitions = this.served(true);
                     let mut answer = Ok(());
                     for partition in partitions {
                         answer = answer.and(this.own_write(partition, &[everything]).await);
@@ -263,8 +264,8 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Reads the definitions at the start, tells every core, and finishes drops that a crash cut
-    /// short. Only on the core that owns the home partition.
+    /// Reads the definitions and tells every core of this node; a leader of the home partition also
+    /// finishes drops that were cut short. Only on the core that holds the home partition.
     pub(super) async fn load_keyspaces(self: &Rc<Self>) -> Result<(), Refusal> {
         let (from, to) = keyspace_range(HOME, KEYSPACE_SYSTEM, b"", b"");
         let mut cursor = self
@@ -274,36 +275,71 @@ impl<E: Env> Inner<E> {
         let mut found = Vec::new();
         while let Some((row_key, _, value)) = cursor.next().await? {
             let name = split_row_key(row_key).map_or(&[][..], |parts| parts.key);
-            if let (Some(definition), Ok(name)) =
-                (keyspaces::decode(value), std::str::from_utf8(name))
-                && name.as_bytes() != NEXT_ID
-            {
-                let keyspace = Keyspace {
-                    id: definition.id,
-                    name: name.to_owned(),
-                    options: definition.options,
-                };
-                found.push((keyspace, definition.dropped));
+            found.extend(defined(name, value));
+        }
+        let origin = self.nobody();
+        for (keyspace, dropped) in found {
+            if !dropped {
+                self.tell_all(&origin, &KeyspaceChange::Created(keyspace))
+                    .await;
+            } else if self.check_leads(HOME, KEYSPACE_DEFAULT).is_ok() {
+                self.finish_drop(&origin, keyspace).await?;
             }
         }
-        let origin = Origin {
+        Ok(())
+    }
+
+    /// A follower of the home partition has applied an entry: what it says of keyspaces becomes
+    /// known to this node's cores. A leader tells them itself, and waits for it.
+    pub(super) fn keyspaces_applied(self: &Rc<Self>, effects: Effects<'_>) {
+        for effect in effects {
+            let Effect::Put {
+                keyspace: KEYSPACE_SYSTEM,
+                key,
+                value,
+                ..
+            } = effect
+            else {
+                continue;
+            };
+            let change = match defined(key, value) {
+                Some((keyspace, false)) => KeyspaceChange::Created(keyspace),
+                Some((keyspace, true)) => KeyspaceChange::Dropped(keyspace),
+                None => continue,
+            };
+            let this = Rc::clone(self);
+            self.env.spawn(TaskClass::Foreground, async move {
+                let origin = this.nobody();
+                this.tell_all(&origin, &change).await;
+            });
+        }
+    }
+
+    /// An origin that waits for no answer.
+    fn nobody(&self) -> Origin {
+        Origin {
             core: self.config.core,
             ticket: Ticket::None,
             request_id: 0,
             cost: 0,
             deadline: Duration::MAX,
             forwarded: false,
-        };
-        for (keyspace, dropped) in found {
-            if dropped {
-                self.finish_drop(&origin, keyspace).await?;
-            } else {
-                self.tell_all(&origin, &KeyspaceChange::Created(keyspace))
-                    .await;
-            }
         }
-        Ok(())
     }
+}
+
+/// The keyspace that a row of the system keyspace defines, and whether it is being dropped.
+fn defined(name: &[u8], value: &[u8]) -> Option<(Keyspace, bool)> {
+    if name == NEXT_ID {
+        return None;
+    }
+    let definition = keyspaces::decode(value)?;
+    let keyspace = Keyspace {
+        id: definition.id,
+        name: std::str::from_utf8(name).ok()?.to_owned(),
+        options: definition.options,
+    };
+    Some((keyspace, definition.dropped))
 }
 
 /// A definition's row.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
 use ringbolt_engine::entry::{Effect, LogId, PartitionId};
-use ringbolt_engine::env::Env;
+use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::log::{
     AppendError, HardState, RecordRef, decode_payload, decode_payload_trusted,
 };
@@ -24,6 +24,7 @@ use ringbolt_wire::slot::core_of;
 
 use super::Inner;
 use super::counters::add;
+use super::keyspaces::HOME;
 use super::mail::{Origin, Scope};
 use super::signal::Signal;
 use super::write::not_leader;
@@ -126,6 +127,25 @@ impl<E: Env> Inner<E> {
             self.carry_out(partition, work);
         }
         self.acknowledge_spread(partition);
+        if partition == HOME {
+            self.home_led();
+        }
+    }
+
+    /// A new leader of the home partition finishes what the one before has left of keyspaces.
+    fn home_led(self: &Rc<Self>) {
+        let serves = self.with_replica(HOME, |replica| replica.serves() && !replica.is_alone());
+        let serves = serves == Some(true);
+        if self.leads_home.replace(serves) || !serves {
+            return;
+        }
+        let this = Rc::clone(self);
+        self.env.spawn(TaskClass::Foreground, async move {
+            if let Err(refusal) = this.load_keyspaces().await {
+                // The next leader tries again; what is known by now serves.
+                tracing::warn!(core = this.config.core, "keyspaces: {}", refusal.message);
+            }
+        });
     }
 
     fn carry_out(self: &Rc<Self>, partition: PartitionId, work: Work) {
@@ -348,7 +368,13 @@ impl<E: Env> Inner<E> {
                 return;
             }
             self.engine.apply(&head, effects);
-            self.with_replica(partition, |replica| replica.applied(&head));
+            let leads = self.with_replica(partition, |replica| {
+                replica.applied(&head);
+                replica.serves()
+            });
+            if partition == HOME && leads != Some(true) {
+                self.keyspaces_applied(effects);
+            }
             self.finish_writes(partition, id);
         }
         self.with_replica(partition, Replica::applied_all);

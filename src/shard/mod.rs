@@ -220,6 +220,8 @@ struct Inner<E: Env> {
     keyspaces: RefCell<Keyspaces>,
     /// Whether a keyspace is being created or dropped: one at a time.
     keyspaces_busy: Cell<bool>,
+    /// Whether this core serves as the leader of the home partition.
+    leads_home: Cell<bool>,
     row_key: RefCell<RowKeyBuf>,
     hasher: ahash::RandomState,
     inflight_bytes: Cell<usize>,
@@ -272,6 +274,7 @@ impl<E: Env> Shard<E> {
             forwards: RefCell::default(),
             keyspaces: RefCell::default(),
             keyspaces_busy: Cell::new(false),
+            leads_home: Cell::new(false),
             row_key: RefCell::default(),
             inflight_bytes: Cell::new(0),
             space_low: Cell::new(false),

@@ -165,7 +165,7 @@ impl<E: Env> Inner<E> {
     }
 
     /// The partitions that this core answers for.
-    fn served(&self, by_leader: bool) -> Vec<PartitionId> {
+    pub(super) fn served(&self, by_leader: bool) -> Vec<PartitionId> {
         let replicas = self.replicas.borrow();
         let serves = |partition: &PartitionId| match &replicas[usize::from(*partition)] {
             Some(replica) => !by_leader || replica.serves(),

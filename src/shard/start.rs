@@ -87,7 +87,7 @@ impl<E: Env> Shard<E> {
             inner.env.sleep(LOOK_EVERY).await;
         }
         inner.watch_space();
-        if inner.config.map.core_of(HOME) == inner.config.core {
+        if inner.with_replica(HOME, |_| ()).is_some() {
             inner.load_keyspaces().await?;
         }
         Ok(())
