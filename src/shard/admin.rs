@@ -324,6 +324,7 @@ impl<E: Env> Inner<E> {
             cost: 0,
             deadline: Duration::MAX,
             forwarded: false,
+            settled: false,
         }
     }
 }

@@ -244,7 +244,8 @@ impl<E: Env> Inner<E> {
             .deferred
             .borrow_mut()
             .extract_if(.., |waiting| {
-                self.applied(waiting.partition).index >= waiting.index
+                let mut wanted = waiting.wanted.iter();
+                wanted.all(|(partition, index)| self.applied(*partition).index >= *index)
             })
             .collect();
         self.ready.borrow_mut().extend(ready);
@@ -290,11 +291,15 @@ impl<E: Env> Inner<E> {
             .extract_if(.., |waiting| waiting.origin.deadline <= now)
             .collect();
         for waiting in late {
-            let applied = self.applied(waiting.partition).index;
-            let message = format!(
-                "partition {} is at {applied}, the read asked for {}: no replica has it",
-                waiting.partition, waiting.index
-            );
+            let behind =
+                |(partition, index): &&(PartitionId, u64)| self.applied(*partition).index < *index;
+            let Some((partition, index)) = waiting.wanted.iter().find(behind) else {
+                self.too_late(&waiting.origin);
+                continue;
+            };
+            let applied = self.applied(*partition).index;
+            let message =
+                format!("partition {partition} is at {applied}, the read needs {index}: not yet");
             self.fail(&waiting.origin, ErrorCode::Stale, 50, applied, &message);
         }
     }

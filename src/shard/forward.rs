@@ -224,6 +224,7 @@ impl<E: Env> Inner<E> {
             cost: frame.len() as u32,
             deadline: self.clock.get().now + Duration::from_millis(u64::from(deadline_ms)),
             forwarded: true,
+            settled: false,
         };
         if overloaded {
             add(&self.counters.overloaded_total, 1);

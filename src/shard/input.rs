@@ -239,6 +239,7 @@ impl<E: Env> Inner<E> {
             cost: len as u32,
             deadline: self.clock.get().now + wait,
             forwarded: false,
+            settled: false,
         }
     }
 
@@ -380,6 +381,7 @@ impl<E: Env> Inner<E> {
             cost: 0,
             deadline: Duration::MAX,
             forwarded: false,
+            settled: false,
         };
         if let Some(session) = self.sessions.borrow_mut().get(key) {
             session.inflight += 1;
@@ -408,6 +410,7 @@ impl<E: Env> Inner<E> {
             cost: 0,
             deadline: Duration::MAX,
             forwarded: false,
+            settled: false,
         };
         self.fail(&origin, code, 0, 0, message);
         self.finish(key);

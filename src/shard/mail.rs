@@ -60,6 +60,8 @@ pub struct Origin {
     pub deadline: Duration,
     /// Whether another node forwarded it: then it is not forwarded again.
     pub forwarded: bool,
+    /// Whether what was committed when it arrived is known to be applied.
+    pub settled: bool,
 }
 
 /// A change of the keyspaces that every core must know.

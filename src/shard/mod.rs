@@ -140,10 +140,9 @@ struct TurnClock {
     wall_ms: u64,
 }
 
-/// A request that waits until its partition has applied an entry.
+/// A request that waits until its partitions have applied certain entries.
 struct Deferred {
-    partition: PartitionId,
-    index: u64,
+    wanted: Vec<(PartitionId, u64)>,
     origin: Origin,
     scope: Scope,
     frame: Vec<u8>,

@@ -1,7 +1,9 @@
 //! Reads: from memory at once, from the disk in a task, after waiting where the read level asks.
 //!
-//! A leader has applied every write that it acknowledged. So what it reads is the newest committed
-//! state, if it still led when it read: a `Linearizable` read is answered after the value was read
+//! A leader's followers may have applied an entry before it has: it is committed once a majority has
+//! stored it, and applied here only once this log has stored it, too. So a read of the leader first
+//! waits until what was committed when it came is applied. Then what it reads is the newest committed
+//! state, if this replica still led when it read: a `Linearizable` read is answered after the value was read
 //! and the lease was found to hold then, or a quorum has said so since. A `Strict` read always asks
 //! the quorum. `Session` and `Stale` reads are served by any replica: the first waits until what its
 //! token names is applied, and gets `STALE` at its deadline; the second is refused at once if this
@@ -131,47 +133,45 @@ impl<E: Env> Inner<E> {
         Ok(())
     }
 
-    /// Whether the read must wait for its tokens; then it is put aside.
-    pub(super) fn waits(
+    /// The index that a read must wait for: what its tokens name, or what a leader knows to be
+    /// committed.
+    pub(super) fn wanted(
         &self,
         origin: &Origin,
-        scope: Scope,
         partition: PartitionId,
         read: &ReadOptions<'_>,
         applied: Token,
-        bytes: &[u8],
-    ) -> bool {
-        if read.level != ReadLevel::Session {
-            return false;
-        }
-        let wanted = read
-            .tokens
-            .iter()
-            .filter(|token| token.partition == partition)
-            .map(|token| token.index)
-            .max();
-        match wanted {
-            Some(index) if index > applied.index => {
-                self.defer(origin, scope, partition, index, bytes);
-                true
+    ) -> Option<u64> {
+        let wanted = match read.level {
+            ReadLevel::Stale { .. } => None,
+            ReadLevel::Session => read
+                .tokens
+                .iter()
+                .filter(|token| token.partition == partition)
+                .map(|token| token.index)
+                .max(),
+            ReadLevel::Linearizable | ReadLevel::Strict if origin.settled => None,
+            ReadLevel::Linearizable | ReadLevel::Strict => {
+                self.with_replica(partition, |replica| replica.commit())
             }
-            _ => false,
-        }
+        };
+        wanted.filter(|&index| index > applied.index)
     }
 
-    /// Puts a request aside until its partition has applied `index`.
+    /// Puts a request aside until its partitions have applied what is wanted of each.
     pub(super) fn defer(
         &self,
         origin: &Origin,
         scope: Scope,
-        partition: PartitionId,
-        index: u64,
+        wanted: Vec<(PartitionId, u64)>,
         bytes: &[u8],
     ) {
         self.deferred.borrow_mut().push(Deferred {
-            partition,
-            index,
-            origin: *origin,
+            wanted,
+            origin: Origin {
+                settled: true,
+                ..*origin
+            },
             scope,
             frame: bytes.to_vec(),
         });
@@ -203,7 +203,7 @@ impl<E: Env> Inner<E> {
         bytes: &[u8],
     ) {
         match self.tick(partition) {
-            Ok(index) => self.defer(origin, scope, partition, index, bytes),
+            Ok(index) => self.defer(origin, scope, vec![(partition, index)], bytes),
             Err(refusal) => self.refuse(origin, &refusal),
         }
     }
@@ -224,8 +224,8 @@ impl<E: Env> Inner<E> {
             Ok(view) => view,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
-        if self.waits(&origin, scope, partition, read, seen, bytes) {
-            return;
+        if let Some(index) = self.wanted(&origin, partition, read, seen) {
+            return self.defer(&origin, scope, vec![(partition, index)], bytes);
         }
         let glance = {
             let mut row_key = self.row_key.borrow_mut();
@@ -346,8 +346,8 @@ impl<E: Env> Inner<E> {
             Ok(view) => view,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
-        if self.waits(&origin, scope, partition, read, seen, bytes) {
-            return;
+        if let Some(index) = self.wanted(&origin, partition, read, seen) {
+            return self.defer(&origin, scope, vec![(partition, index)], bytes);
         }
         let this = Rc::clone(self);
         let row_key = RowKeyBuf::of(partition, keyspace, key);
@@ -473,6 +473,7 @@ impl<E: Env> Inner<E> {
     ) {
         let mut wanted = Vec::with_capacity(keys.len());
         let mut seen: Vec<Token> = Vec::new();
+        let mut behind = Vec::new();
         for key in keys.iter() {
             let partition = partition_of(key, self.config.map.partitions());
             let (token, at) = match self.view(partition, keyspace, read.level) {
@@ -480,12 +481,14 @@ impl<E: Env> Inner<E> {
                 Err(refusal) => return self.refuse(&origin, &refusal),
             };
             if !seen.iter().any(|other| other.partition == partition) {
-                if self.waits(&origin, scope, partition, read, token, bytes) {
-                    return;
-                }
+                let index = self.wanted(&origin, partition, read, token);
+                behind.extend(index.map(|index| (partition, index)));
                 seen.push(token);
             }
             wanted.push((partition, RowKeyBuf::of(partition, keyspace, key), at));
+        }
+        if !behind.is_empty() {
+            return self.defer(&origin, scope, behind, bytes);
         }
         let this = Rc::clone(self);
         let (frame, level) = (bytes.to_vec(), read.level);

@@ -184,6 +184,7 @@ impl<E: Env> Inner<E> {
                 Some(one) => vec![one],
                 None => self.served(by_leader(&scan.read)),
             };
+        let mut behind = Vec::new();
         let mut tokens = Vec::with_capacity(partitions.len());
         let mut cursors = Vec::with_capacity(partitions.len());
         for partition in partitions {
@@ -191,9 +192,8 @@ impl<E: Env> Inner<E> {
                 Ok(view) => view,
                 Err(refusal) => return self.refuse(&origin, &refusal),
             };
-            if self.waits(&origin, scope, partition, &scan.read, seen, bytes) {
-                return;
-            }
+            let index = self.wanted(&origin, partition, &scan.read, seen);
+            behind.extend(index.map(|index| (partition, index)));
             tokens.push(seen);
             if !page.is_empty() {
                 let (from, to) =
@@ -202,6 +202,9 @@ impl<E: Env> Inner<E> {
                 let cursor = tree.cursor(&from, &to, page.reverse, at);
                 cursors.push((partition, cursor.with_deadline(origin.deadline)));
             }
+        }
+        if !behind.is_empty() {
+            return self.defer(&origin, scope, behind, bytes);
         }
         let this = Rc::clone(self);
         let (frame, level) = (bytes.to_vec(), scan.read.level);

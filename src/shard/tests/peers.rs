@@ -39,6 +39,7 @@ impl Asked {
             cost: 0,
             deadline: rig.env.now() + wait,
             forwarded: false,
+            settled: false,
         };
         inner.begin_answer(rig.key_of(self.conn));
         inner.forward(to.0, to.1, origin, Scope::Whole, &bytes);
@@ -276,6 +277,7 @@ fn a_forwarded_request_is_not_forwarded_again() {
             cost: 0,
             deadline: a.env.now() + SECOND,
             forwarded: true,
+            settled: false,
         };
         let mut bytes = Vec::new();
         get(b"n").encode(77, 0, &mut bytes).unwrap();
