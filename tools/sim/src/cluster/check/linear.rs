@@ -13,7 +13,7 @@
 //! * one that nobody can have observed is left out from the start: a put whose content was never
 //!   seen. Were it in some order, the next step that looks at the state would have to be preceded by
 //!   another write, so it could as well not have happened. (Not so if some step only tells *that*
-//!   the key exists: then all are kept.)
+//!   the key exists, or that it has not one certain content: then all are kept.)
 //! * directly after one of them that sets the state, only a step that looks at the state may come.
 
 use std::collections::HashSet;
@@ -167,9 +167,9 @@ pub fn check(steps: &[Step]) -> Verdict {
 }
 
 fn without_unobservable(steps: &[Step]) -> Vec<Step> {
-    let presence = steps.iter().any(|step| match step.action {
+    let vague = steps.iter().any(|step| match step.action {
         Action::Changed(guard, _, _) => guard == Guard::Present && !step.in_doubt(),
-        Action::Refused(guard) => guard == Guard::Absent,
+        Action::Refused(guard) => guard != Guard::Present,
         Action::Saw(_) => false,
     });
     let seen: HashSet<i64> = steps
@@ -189,7 +189,7 @@ fn without_unobservable(steps: &[Step]) -> Vec<Step> {
         .iter()
         .filter(|step| match step.action {
             Action::Changed(_, Change::Put(value), _) if step.in_doubt() => {
-                presence || counter || seen.contains(&value)
+                vague || counter || seen.contains(&value)
             }
             _ => true,
         })

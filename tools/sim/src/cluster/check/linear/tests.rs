@@ -152,6 +152,17 @@ fn existence_alone_may_rest_on_a_write_never_seen() {
 }
 
 #[test]
+fn a_refusal_may_rest_on_a_write_never_seen() {
+    let is = Guard::Is {
+        value: 1,
+        version: 1,
+    };
+    let refused = step(4, 5, Action::Refused(is));
+    assert!(verdict(vec![put(0, 1, 1), put(2, NEVER, 9), refused]));
+    assert!(!verdict(vec![put(0, 1, 1), refused]));
+}
+
+#[test]
 fn deletes_in_doubt_explain_absence() {
     let delete = step(2, NEVER, Action::Changed(DONE, Change::Delete, None));
     assert!(verdict(vec![
