@@ -2,6 +2,15 @@
 //!
 //! One [`ClusterView`] a node, shared by its cores and fixed while the node runs. What changes in it
 //! changes when a node says hello, never on the path of a request.
+//!
+//! - [`ring`]: where partitions should be: a pure function of the nodes.
+//! - [`map`]: the nodes there are, and where partitions are.
+//! - [`bootstrap`]: how nodes that start for the first time become one cluster.
+
+pub mod bootstrap;
+mod flow;
+pub mod map;
+pub mod ring;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

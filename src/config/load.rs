@@ -14,7 +14,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::{ConfigError, Source};
 use super::machine::Machine;
-use super::parse::{Parsed, shown};
+use super::parse::{Parsed, address, shown};
 use super::schema::{SETTINGS, Setting};
 use super::units::{show_bytes, show_cpus};
 use super::{MEMORY_PER_CORE_MIN, Settings};
@@ -320,6 +320,7 @@ fn decide(
         };
         set(values, "cpus", Parsed::Cpus(cpus));
     }
+    decide_peers(values)?;
     if let Some((Parsed::Number(partitions), _)) = values.get("partitions")
         && *partitions < cores
     {
@@ -356,6 +357,36 @@ fn decide(
         set(values, "limits.core_bytes_max", Parsed::Number(bytes));
     }
     fits_one_value(values)
+}
+
+/// A node must be one of its peers, and listens where they look for it unless told otherwise.
+fn decide_peers(values: &mut BTreeMap<&'static str, (Parsed, Source)>) -> Result<(), ConfigError> {
+    let (Some((Parsed::Peers(peers), source)), Some((Parsed::Text(name), name_source))) =
+        (values.get("peers"), values.get("name"))
+    else {
+        return Ok(());
+    };
+    if peers.is_empty() {
+        return Ok(());
+    }
+    let Some(own) = peers.iter().find(|peer| peer.name == *name) else {
+        let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+        return Err(ConfigError::Conflict(format!(
+            "`name` ({name_source}) is {name}, but `peers` ({source}) lists {}: name one of them \
+             with --node, or add this node to the list on every node",
+            names.join(", "),
+        )));
+    };
+    if matches!(values.get("listen"), Some((_, Source::Default))) {
+        let address = address(&own.address).map_err(|reason| {
+            ConfigError::Conflict(format!(
+                "`peers` ({source}) gives this node the address {}, which is {reason}",
+                own.address
+            ))
+        })?;
+        values.insert("listen", (Parsed::Text(address), Source::Auto));
+    }
+    Ok(())
 }
 
 /// A limit on bytes in flight below the largest value would make that value impossible to write.

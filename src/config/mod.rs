@@ -15,6 +15,7 @@ mod error;
 mod load;
 mod machine;
 mod parse;
+mod peers;
 mod print;
 mod schema;
 mod units;
@@ -22,6 +23,7 @@ mod units;
 pub use error::{ConfigError, Source};
 pub use load::{Flag, Inputs, Loaded, VARIABLE_PREFIX, load};
 pub use machine::Machine;
+pub use peers::{Peer, parse_peers, show_peers};
 pub use print::{effective, template};
 pub use schema::{AUTO, Kind, SETTINGS, Setting};
 pub use units::{
@@ -38,6 +40,15 @@ pub const MEMORY_PER_CORE_MIN: u64 = 64 << 20;
 pub struct Settings {
     /// The node's name.
     pub name: String,
+    /// The nodes of the cluster, this one included, sorted by name; empty for a cluster of one.
+    #[serde(deserialize_with = "peers")]
+    pub peers: Vec<Peer>,
+    /// What fails together with this node.
+    pub zone: String,
+    /// Its capacity in proportion to the others'.
+    pub weight: u32,
+    /// On how many nodes each partition of a cluster that is yet to be made is.
+    pub replication: u8,
     /// The data folder.
     pub data: PathBuf,
     /// Where clients connect.
@@ -222,6 +233,12 @@ pub enum MessageFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+fn peers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Peer>, D::Error> {
+    let pairs = Vec::<(String, String)>::deserialize(from)?;
+    let peer = |(name, address)| Peer { name, address };
+    Ok(pairs.into_iter().map(peer).collect())
 }
 
 fn micros<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

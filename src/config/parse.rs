@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use figment::value::{Num, Value};
 
+use super::peers::{Peer, parse_peers, show_peers};
 use super::schema::{AUTO, Kind, Setting};
 use super::units::{parse_bytes, parse_cpus, parse_span, show_bytes, show_cpus, show_span};
 
@@ -19,6 +20,8 @@ pub(super) enum Parsed {
     Span(Option<Duration>),
     /// CPUs; empty is `none`.
     Cpus(Vec<u16>),
+    /// Nodes, sorted by name; empty is `none`.
+    Peers(Vec<Peer>),
     /// To be decided from the machine and other settings.
     Auto,
 }
@@ -34,6 +37,10 @@ impl Parsed {
                 Value::from(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
             }
             Self::Cpus(cpus) => Value::from(cpus),
+            Self::Peers(peers) => {
+                let pair = |peer: Peer| vec![peer.name, peer.address];
+                Value::from(peers.into_iter().map(pair).collect::<Vec<_>>())
+            }
             Self::Auto => Value::from(AUTO),
         }
     }
@@ -50,6 +57,8 @@ impl Parsed {
             Self::Span(Some(span)) => format!("\"{}\"", show_span(*span)),
             Self::Cpus(cpus) if cpus.is_empty() => "\"none\"".to_string(),
             Self::Cpus(cpus) => format!("\"{}\"", show_cpus(cpus)),
+            Self::Peers(peers) if peers.is_empty() => "\"none\"".to_string(),
+            Self::Peers(peers) => format!("\"{}\"", show_peers(peers)),
             Self::Auto => format!("\"{AUTO}\""),
         }
     }
@@ -72,7 +81,7 @@ impl Setting {
             Kind::Path if text.is_empty() => Err("an empty path".into()),
             Kind::Path => Ok(Parsed::Text(text)),
             Kind::Address => address(&text).map(Parsed::Text),
-            Kind::Name => name(text).map(Parsed::Text),
+            Kind::Name => name(&text).map(|()| Parsed::Text(text)),
             Kind::Count {
                 min,
                 max,
@@ -99,6 +108,8 @@ impl Setting {
             }
             Kind::Cpus if text == "none" => Ok(Parsed::Cpus(Vec::new())),
             Kind::Cpus => parse_cpus(&text).map(Parsed::Cpus),
+            Kind::Peers if text == "none" => Ok(Parsed::Peers(Vec::new())),
+            Kind::Peers => parse_peers(&text).map(Parsed::Peers),
             Kind::Choice(words) => match words.contains(&text.as_str()) {
                 true => Ok(Parsed::Text(text)),
                 false => Err("not one of its words".into()),
@@ -141,6 +152,10 @@ impl Kind {
                 )
             }
             Self::Cpus => "a list of CPUs such as 0,2-3, or none".into(),
+            Self::Peers => {
+                "NAME=HOST:PORT for each node, such as a=10.0.0.1:7400,b=10.0.0.2:7400, or none"
+                    .into()
+            }
             Self::Choice(words) => format!("one of {}", words.join(", ")),
         }
     }
@@ -182,7 +197,7 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-fn address(text: &str) -> Result<String, String> {
+pub(super) fn address(text: &str) -> Result<String, String> {
     if let Ok(address) = text.parse::<std::net::SocketAddr>() {
         return Ok(address.to_string());
     }
@@ -198,10 +213,11 @@ fn address(text: &str) -> Result<String, String> {
     }
 }
 
-fn name(text: String) -> Result<String, String> {
+/// Whether text is a name.
+pub(super) fn name(text: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     match (1..=64).contains(&text.len()) && text.chars().all(fits) {
-        true => Ok(text),
+        true => Ok(()),
         false => Err("not a name".into()),
     }
 }

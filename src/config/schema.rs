@@ -60,6 +60,8 @@ pub enum Kind {
     },
     /// A list of CPUs such as `0,2-3`, or `none`.
     Cpus,
+    /// A list of nodes such as `a=10.0.0.1:7400,b=10.0.0.2:7400`, or `none`.
+    Peers,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -99,7 +101,35 @@ pub const SETTINGS: &[Setting] = &[
         key: "name",
         kind: Kind::Name,
         default: "ringbolt",
-        doc: "The node's name, as clients and messages show it.",
+        doc: "The node's name, as clients and messages show it; one of `peers` if there are any.",
+    },
+    Setting {
+        key: "peers",
+        kind: Kind::Peers,
+        default: "none",
+        doc: "Every node of the cluster at its first start, this one included, by name and \
+              address; the same list on every node. Each reaches the others there. none: this \
+              node is a cluster of its own.",
+    },
+    Setting {
+        key: "zone",
+        kind: Kind::Name,
+        default: "default",
+        doc: "What fails together with this node: a rack, a room. Replicas of a partition are put \
+              in distinct zones first.",
+    },
+    Setting {
+        key: "weight",
+        kind: count(1, 10_000),
+        default: "100",
+        doc: "The node's capacity in proportion to the others': it gets partitions accordingly.",
+    },
+    Setting {
+        key: "replication",
+        kind: count(1, 7),
+        default: "3",
+        doc: "On how many nodes each partition is, or on all if there are fewer. Used when the \
+              cluster is made and fixed from then on; the same on every node.",
     },
     Setting {
         key: "data",
@@ -111,7 +141,8 @@ pub const SETTINGS: &[Setting] = &[
         key: "listen",
         kind: Kind::Address,
         default: "127.0.0.1:7400",
-        doc: "Where clients connect. There is no authentication yet: leave it on loopback, or on \
+        doc: "Where clients and other nodes connect; with `peers`, by default the address that they \
+              give this node. There is no authentication yet: leave it on loopback, or on \
               a network that you trust.",
     },
     Setting {

@@ -126,6 +126,35 @@ fn file_then_environment_then_flags() {
 }
 
 #[test]
+fn a_node_is_one_of_its_peers_and_listens_there() {
+    let mut with = inputs();
+    with.flags = vec![
+        flag("--node", "name", "b"),
+        flag("--peers", "peers", "b=127.0.0.1:7410,a=127.0.0.1:7400"),
+    ];
+    let settings = load(&with).unwrap().settings;
+    assert_eq!(
+        show_peers(&settings.peers),
+        "a=127.0.0.1:7400,b=127.0.0.1:7410"
+    );
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:7410");
+    assert_eq!((settings.zone.as_str(), settings.weight), ("default", 100));
+    assert_eq!(settings.replication, 3);
+    with.flags
+        .push(flag("--listen", "listen", "127.0.0.1:7499"));
+    assert_eq!(load(&with).unwrap().settings.listen.port(), 7499);
+    with.flags.push(flag("--node", "name", "d"));
+    assert_eq!(
+        load(&with).unwrap_err().to_string(),
+        "`name` (flag --node) is d, but `peers` (flag --peers) lists a, b: name one of them with \
+         --node, or add this node to the list on every node"
+    );
+    let twice = error_of_file("peers = \"a=h:1,a=h:2\"");
+    assert!(twice.contains("a is listed twice"), "{twice}");
+    assert_eq!(load(&inputs()).unwrap().settings.peers, []);
+}
+
+#[test]
 fn cpus_decide_cores() {
     for cpus in ["\"0,2-3\"", "[0, 2, 3]"] {
         let settings = load(&File::new(&format!("cpus = {cpus}")).inputs())

@@ -52,6 +52,48 @@ pub enum StartError {
         /// How many are asked for.
         wanted: u16,
     },
+    /// The folder is another node's.
+    #[error(
+        "{}: the data folder is that of node {found}, not of {wanted}: start it with --node {found}, \
+         or give this node its own folder with --data", dir.display()
+    )]
+    OtherNode {
+        /// The folder.
+        dir: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who wanted it.
+        wanted: String,
+    },
+    /// The folder was made with other peers.
+    #[error(
+        "{}: the data folder was made {}, this start is {}: give the same list as before, or a new \
+         folder with --data", dir.display(), with_peers(found), with_peers(given)
+    )]
+    OtherPeers {
+        /// The folder.
+        dir: PathBuf,
+        /// The list it was made with; empty for none.
+        found: String,
+        /// The list given now; empty for none.
+        given: String,
+    },
+    /// The folder belongs to another cluster.
+    #[error(
+        "{}: the data folder is that of {found}, not of {wanted}: one of the nodes has the wrong \
+         folder; check --data and --peers of each", dir.display()
+    )]
+    OtherCluster {
+        /// The folder.
+        dir: PathBuf,
+        /// Where it belongs.
+        found: String,
+        /// What it was to become.
+        wanted: String,
+    },
+    /// The node cannot become part of a cluster.
+    #[error("{0}")]
+    Cluster(String),
     /// There are more cores than partitions.
     #[error(
         "{cores} cores cannot share {partitions} partitions: use fewer cores, or format a new \
@@ -99,5 +141,12 @@ impl StartError {
             path: path.into(),
             detail: error.to_string(),
         }
+    }
+}
+
+fn with_peers(list: &str) -> String {
+    match list {
+        "" => "without --peers".to_owned(),
+        list => format!("with --peers {list}"),
     }
 }

@@ -3,25 +3,34 @@
 //! ```text
 //! DIR/LOCK         held (flock) by the process that uses the folder
 //! DIR/FORMAT       this module's file: TOML, replaced by write, fsync, rename, fsync
+//! DIR/CLUSTER      the cluster map as this node last knew it, replaced likewise
 //! DIR/shard-000/   the engine of core 0, and so on
 //! DIR/shard-000.1/ the same in layout 1, after `ringbolt recore` has laid the folder out anew
 //! ```
 //!
 //! Which layout counts stands in FORMAT alone: a new one is written beside the old one, and replacing
 //! FORMAT switches over at once.
+//!
+//! FORMAT also says which node the folder is of: its name and peers from the first start on, its
+//! cluster and number once it has formed or joined one. The map is written before FORMAT names its
+//! cluster: a map without that counts for nothing.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use ringbolt_wire::message::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::StartError;
+use crate::cluster::map::ClusterMap;
+use crate::config::{Peer, show_peers};
 
 /// The version of the folder's layout that this code reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "LOCK";
+const CLUSTER_FILE: &str = "CLUSTER";
 const HEADING: &str = "# A Ringbolt data folder. Written by the server; do not edit.\n";
 
 /// What the folder says of itself.
@@ -43,6 +52,25 @@ pub struct Format {
     pub durability: String,
     /// How often the folder has been started.
     pub boots: u64,
+    /// Which node it is; a folder of before there were clusters learns it at its next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeIdentity>,
+}
+
+/// Which node a folder is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeIdentity {
+    /// Its name.
+    pub name: String,
+    /// The nodes it was first started with, as `--peers` has them; empty for a cluster of one.
+    pub peers: String,
+    /// The cluster, 16 hexadecimal digits; none before it has formed or joined one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// Its number in the cluster; none before it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<NodeId>,
 }
 
 /// Only the version, read before anything else is believed.
@@ -149,17 +177,116 @@ impl DataDir {
         self.write().inspect_err(|_| self.format = old)
     }
 
+    /// Makes the folder this node's, if it is nobody's yet.
+    ///
+    /// # Errors
+    /// [`StartError::OtherNode`], [`StartError::OtherPeers`]: it is another node's already.
+    /// [`StartError::Io`].
+    pub fn identify(&mut self, name: &str, peers: &[Peer]) -> Result<(), StartError> {
+        let peers = show_peers(peers);
+        match &self.format.node {
+            Some(found) if found.peers != peers => {
+                return Err(StartError::OtherPeers {
+                    dir: self.path.clone(),
+                    found: found.peers.clone(),
+                    given: peers,
+                });
+            }
+            Some(found) if found.name == name => return Ok(()),
+            Some(found) => {
+                return Err(StartError::OtherNode {
+                    dir: self.path.clone(),
+                    found: found.name.clone(),
+                    wanted: name.to_owned(),
+                });
+            }
+            None => {
+                self.format.node = Some(NodeIdentity {
+                    name: name.to_owned(),
+                    peers,
+                    cluster: None,
+                    id: None,
+                });
+            }
+        }
+        self.write()
+    }
+
+    /// Keeps the map durably, and from then on belongs to its cluster as `node`.
+    ///
+    /// # Errors
+    /// [`StartError::OtherCluster`] if the folder belongs to another one, or is another node of it.
+    /// [`StartError::Io`].
+    pub fn belong(&mut self, map: &ClusterMap, node: NodeId) -> Result<(), StartError> {
+        let path = self.path.clone();
+        let cluster = format!("{:016x}", map.cluster());
+        let Some(identity) = &mut self.format.node else {
+            return Err(StartError::Damaged {
+                path: path.join(FORMAT_FILE),
+                what: "it does not say which node it is".to_owned(),
+            });
+        };
+        let belongs = identity.cluster.clone().zip(identity.id);
+        if let Some((found, id)) = belongs.filter(|own| *own != (cluster.clone(), node)) {
+            return Err(StartError::OtherCluster {
+                dir: path,
+                found: format!("node {id} of cluster {found}"),
+                wanted: format!("node {node} of cluster {cluster}"),
+            });
+        }
+        let bytes = map.encode().map_err(|error| StartError::Damaged {
+            path: path.join(CLUSTER_FILE),
+            what: error.to_string(),
+        })?;
+        identity.cluster = Some(cluster);
+        identity.id = Some(node);
+        self.replace(CLUSTER_FILE, &bytes)?;
+        self.write()
+    }
+
+    /// The map that was kept last, and this node's number in it; none if the folder does not belong
+    /// to a cluster yet.
+    ///
+    /// # Errors
+    /// [`StartError::Damaged`] if the map is not intact, or not that of the folder's cluster;
+    /// [`StartError::Io`].
+    pub fn cluster(&self) -> Result<Option<(ClusterMap, NodeId)>, StartError> {
+        let identity = self.format.node.as_ref();
+        let Some((cluster, node)) = identity.and_then(|i| i.cluster.as_ref().zip(i.id)) else {
+            return Ok(None);
+        };
+        let path = self.path.join(CLUSTER_FILE);
+        let bytes = std::fs::read(&path).map_err(|error| StartError::io(&path, &error))?;
+        let damaged = |what: String| StartError::Damaged {
+            path: path.clone(),
+            what,
+        };
+        let map = ClusterMap::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if format!("{:016x}", map.cluster()) != *cluster || map.node(node).is_none() {
+            return Err(damaged(format!(
+                "it is the map of cluster {:016x}, FORMAT says node {node} of cluster {cluster}",
+                map.cluster()
+            )));
+        }
+        Ok(Some((map, node)))
+    }
+
     fn write(&self) -> Result<(), StartError> {
         let target = self.path.join(FORMAT_FILE);
-        let staged = self.path.join("FORMAT.new");
         let text = toml::to_string(&self.format).map_err(|error| StartError::Damaged {
             path: target.clone(),
             what: error.to_string(),
         })?;
+        self.replace(FORMAT_FILE, format!("{HEADING}{text}").as_bytes())
+    }
+
+    /// Replaces a file of the folder: the old content or the new one is there, whatever happens.
+    fn replace(&self, name: &str, content: &[u8]) -> Result<(), StartError> {
+        let target = self.path.join(name);
+        let staged = self.path.join(format!("{name}.new"));
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&staged)?;
-            file.write_all(HEADING.as_bytes())?;
-            file.write_all(text.as_bytes())?;
+            file.write_all(content)?;
             file.sync_all()?;
             std::fs::rename(&staged, &target)?;
             File::open(&self.path)?.sync_all()
@@ -246,6 +373,7 @@ fn is_fresh(path: &Path) -> Result<bool, StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::map::NodeFacts;
 
     fn format() -> Result<Format, StartError> {
         Ok(Format {
@@ -256,7 +384,70 @@ mod tests {
             partitions: 128,
             durability: "dsync".into(),
             boots: 0,
+            node: None,
         })
+    }
+
+    fn peers(list: &str) -> Vec<Peer> {
+        crate::config::parse_peers(list).unwrap()
+    }
+
+    fn map(cluster: u64) -> ClusterMap {
+        let facts = |name: &str, port| NodeFacts {
+            name: name.to_owned(),
+            address: format!("127.0.0.1:{port}"),
+            cores: 2,
+            zone: "z".to_owned(),
+            weight: 100,
+            folder: "00".to_owned(),
+        };
+        let nodes = vec![facts("a", 1), facts("b", 2)];
+        ClusterMap::bootstrap(cluster, 128, 3, nodes).unwrap()
+    }
+
+    #[test]
+    fn a_folder_stays_with_its_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || DataDir::open(dir.path(), format).unwrap();
+        let (list, other) = (peers("a=x:1,b=x:2"), peers("a=x:1,b=x:3"));
+        open().identify("a", &list).unwrap();
+        let mut data = open();
+        assert_eq!(data.format().boots, 2);
+        data.identify("a", &list).unwrap();
+        let name = data.identify("b", &list).unwrap_err();
+        assert!(matches!(name, StartError::OtherNode { .. }), "{name}");
+        for peers in [&other, &vec![]] {
+            let error = data.identify("a", peers).unwrap_err();
+            assert!(matches!(error, StartError::OtherPeers { .. }), "{error}");
+        }
+        assert!(data.cluster().unwrap().is_none());
+        data.belong(&map(7), 1).unwrap();
+        for (cluster, node) in [(8, 1), (7, 2)] {
+            let error = data.belong(&map(cluster), node).unwrap_err();
+            assert!(matches!(error, StartError::OtherCluster { .. }), "{error}");
+        }
+        drop(data);
+        assert_eq!(open().cluster().unwrap(), Some((map(7), 1)));
+
+        std::fs::write(dir.path().join("CLUSTER"), map(8).encode().unwrap()).unwrap();
+        let swapped = open().cluster().unwrap_err().to_string();
+        assert!(
+            swapped.contains("the map of cluster 0000000000000008"),
+            "{swapped}"
+        );
+        std::fs::write(dir.path().join("CLUSTER"), "x").unwrap();
+        assert!(matches!(open().cluster(), Err(StartError::Damaged { .. })));
+    }
+
+    #[test]
+    fn an_older_folder_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut data = DataDir::open(dir.path(), format).unwrap();
+        assert_eq!(data.format().node, None);
+        data.identify("b", &[]).unwrap();
+        assert_eq!(data.format().node.as_ref().unwrap().name, "b");
+        let error = data.identify("b", &peers("b=x:1")).unwrap_err();
+        assert!(matches!(error, StartError::OtherPeers { .. }), "{error}");
     }
 
     #[test]

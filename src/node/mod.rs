@@ -8,6 +8,7 @@ mod core_main;
 mod error;
 pub mod format;
 mod handler;
+mod identity;
 mod listen;
 pub mod mailbox;
 mod plan;
@@ -22,6 +23,7 @@ pub use error::StartError;
 use crate::config::{self, Settings};
 use crate::runtime::{self, Cores, Durability, probe, signals};
 use format::{DataDir, FORMAT_VERSION, Format};
+use identity::Membership;
 use mailbox::{Letter, Mailboxes};
 use plan::Plan;
 
@@ -45,10 +47,16 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     for check in preflight::warnings(&checks) {
         tracing::warn!("{check}");
     }
-    let dir = open_folder(&settings)?;
+    let mut dir = open_folder(&settings)?;
+    let member = identity::settle(&settings, &mut dir)?;
     listen::probe(settings.listen)?;
     let start = random_bytes().map_err(|error| StartError::io("/dev/urandom", &error))?;
-    let plan = Arc::new(Plan::new(&settings, &dir, u64::from_le_bytes(start))?);
+    let plan = Arc::new(Plan::new(
+        &settings,
+        &dir,
+        &member,
+        u64::from_le_bytes(start),
+    )?);
     let mailboxes = Mailboxes::new(settings.cores);
     let (report, reports) = mpsc::channel();
     let options = plan.launch_options(&settings);
@@ -83,7 +91,7 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
         let listener = listen::listener(settings.listen)?;
         node.post(core, Letter::Listen(listener));
     }
-    announce(&settings, &dir, begun.elapsed());
+    announce(&settings, &dir, &member, begun.elapsed());
     while !stop_asked(WATCH_EVERY)? {
         if let Some(Report::Ended) = node.next_report()? {
             return node.finish(1);
@@ -117,6 +125,7 @@ fn open_folder(settings: &Settings) -> Result<DataDir, StartError> {
             partitions: settings.partitions,
             durability: measure(settings)?.name().to_owned(),
             boots: 0,
+            node: None,
         })
     })?;
     let found = dir.format().cores;
@@ -221,7 +230,7 @@ impl Running {
 }
 
 /// Tells what a person who has just started the server wants to know.
-fn announce(settings: &Settings, dir: &DataDir, recovery: Duration) {
+fn announce(settings: &Settings, dir: &DataDir, member: &Membership, recovery: Duration) {
     let listen = settings.listen;
     let durability = &dir.format().durability;
     let pinned = if settings.cpus.is_empty() {
@@ -231,6 +240,7 @@ fn announce(settings: &Settings, dir: &DataDir, recovery: Duration) {
     };
     let text = format!(
         "Ringbolt {} is ready.\n  \
+           node        {} ({} of cluster {:016x})\n  \
            address     {listen}\n  \
            data        {} ({} partitions, start {})\n  \
            cores       {} ({pinned}), memory {}\n  \
@@ -238,6 +248,9 @@ fn announce(settings: &Settings, dir: &DataDir, recovery: Duration) {
            recovered   in {:.1} s\n\
          Try: ringbolt put --addr {listen} greeting hello\n",
         env!("CARGO_PKG_VERSION"),
+        settings.name,
+        member.node,
+        member.map.cluster(),
         settings.data.display(),
         dir.format().partitions,
         dir.format().boots,

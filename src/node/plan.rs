@@ -1,5 +1,6 @@
 //! From settings to what each component is told; how a core's memory is shared out.
 
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,9 +10,11 @@ use ringbolt_engine::tree::{self, TreeOptions};
 use ringbolt_ring::RingConfig;
 
 use super::StartError;
-use super::format::{DataDir, Format};
-use crate::cluster::{ClusterView, Identity, NodeInfo};
+use super::format::DataDir;
+use super::identity::Membership;
+use crate::cluster::{ClusterView, Identity, NodeInfo, map};
 use crate::config::{Compression, Durability as DurabilitySetting, Settings};
+use crate::replica::node_of;
 use crate::runtime::{CoreOptions, Durability, LaunchOptions};
 use crate::shard::limits::ShardLimits;
 use crate::shard::route::PartitionMap;
@@ -35,7 +38,7 @@ pub struct Plan {
     shards: Vec<PathBuf>,
     /// Which core owns which partition.
     pub map: Arc<PartitionMap>,
-    /// The cluster: this node alone.
+    /// The cluster, and this node's place in it.
     pub cluster: Arc<ClusterView>,
     /// The limits of each shard.
     pub limits: ShardLimits,
@@ -50,8 +53,14 @@ impl Plan {
     /// The plan of a node over an open folder; `start` was drawn at random for this start.
     ///
     /// # Errors
-    /// [`StartError::Damaged`] if the folder names a durability mode that is not known.
-    pub fn new(settings: &Settings, dir: &DataDir, start: u64) -> Result<Self, StartError> {
+    /// [`StartError::Damaged`] if the folder names a durability mode that is not known;
+    /// [`StartError::Cluster`] if a node's address cannot be resolved.
+    pub(super) fn new(
+        settings: &Settings,
+        dir: &DataDir,
+        member: &Membership,
+        start: u64,
+    ) -> Result<Self, StartError> {
         let format = dir.format();
         let durability = match settings.log.durability {
             DurabilitySetting::Dsync => Durability::Dsync,
@@ -71,7 +80,7 @@ impl Plan {
                 format.partitions,
                 format.cores,
             )),
-            cluster: Arc::new(alone(settings, format, start)),
+            cluster: Arc::new(view(member, format.boots, start)?),
             engine: engine(settings, &limits),
             limits,
             space_reserve: settings.disk.reserve_bytes,
@@ -105,25 +114,43 @@ impl Plan {
     }
 }
 
-/// A cluster of this node alone.
-fn alone(settings: &Settings, format: &Format, start: u64) -> ClusterView {
-    let digits = format.id.get(..16).unwrap_or_default();
+/// The cluster as the map has it, with the addresses that its nodes' names have now.
+fn view(member: &Membership, boot: u64, start: u64) -> Result<ClusterView, StartError> {
+    let resolve = |node: &map::Node| {
+        let facts = &node.facts;
+        let found = facts
+            .address
+            .to_socket_addrs()
+            .map(|mut found| found.next());
+        let Ok(Some(address)) = found else {
+            return Err(StartError::Cluster(format!(
+                "the address {} of node {} cannot be resolved",
+                facts.address, facts.name
+            )));
+        };
+        Ok(NodeInfo {
+            id: node.id,
+            name: facts.name.clone(),
+            address,
+            cores: facts.cores,
+            zone: facts.zone.clone(),
+            weight: facts.weight,
+        })
+    };
+    let living = |node: &&map::Node| node.state != map::NodeState::Gone;
+    let nodes = member.map.nodes().iter().filter(living).map(resolve);
     let identity = Identity {
-        cluster: u64::from_str_radix(digits, 16).unwrap_or_default().max(1),
-        node: 1,
-        boot: format.boots.max(1),
+        cluster: member.map.cluster(),
+        node: member.node,
+        boot,
         start,
     };
-    let node = NodeInfo {
-        id: identity.node,
-        name: settings.name.clone(),
-        address: settings.listen,
-        cores: format.cores,
-        zone: String::new(),
-        weight: 1,
-    };
-    let placement = vec![vec![identity.node]; usize::from(format.partitions)];
-    ClusterView::new(identity, vec![node], placement)
+    let placement = (0..member.map.partitions()).map(|partition| {
+        let replicas = member.map.replicas(partition).iter();
+        replicas.map(|replica| node_of(*replica)).collect()
+    });
+    let nodes = nodes.collect::<Result<_, _>>()?;
+    Ok(ClusterView::new(identity, nodes, placement.collect()))
 }
 
 fn limits(settings: &Settings) -> ShardLimits {

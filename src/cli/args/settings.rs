@@ -20,6 +20,22 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
 
+    /// This node's name, one of --peers [default: ringbolt].
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// Every node of the cluster, this one included: a=HOST:PORT,b=HOST:PORT,c=HOST:PORT.
+    #[arg(long, value_name = "LIST")]
+    pub peers: Option<String>,
+
+    /// What fails together with this node, such as its rack; replicas go to distinct zones first.
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
+
+    /// This node's capacity in proportion to the others' [default: 100].
+    #[arg(long, value_name = "N")]
+    pub weight: Option<String>,
+
     /// How many cores serve [default: one for each CPU].
     #[arg(long, value_name = "N")]
     pub cores: Option<String>,
@@ -76,16 +92,20 @@ impl SettingsArgs {
             });
         }
         let named = [
-            ("data", &self.data),
-            ("listen", &self.listen),
-            ("cores", &self.cores),
-            ("cpus", &self.cpus),
-            ("memory", &self.memory),
+            ("data", "data", &self.data),
+            ("listen", "listen", &self.listen),
+            ("node", "name", &self.node),
+            ("peers", "peers", &self.peers),
+            ("zone", "zone", &self.zone),
+            ("weight", "weight", &self.weight),
+            ("cores", "cores", &self.cores),
+            ("cpus", "cpus", &self.cpus),
+            ("memory", "memory", &self.memory),
         ];
-        for (key, value) in named {
+        for (flag, key, value) in named {
             if let Some(value) = value {
                 flags.push(Flag {
-                    name: format!("--{key}"),
+                    name: format!("--{flag}"),
                     key: key.into(),
                     value: value.clone(),
                 });

@@ -44,6 +44,7 @@ fn open(data: &Path, cores: u16) -> DataDir {
             partitions: PARTITIONS,
             durability: "O_DSYNC".into(),
             boots: 0,
+            node: None,
         })
     })
     .unwrap()

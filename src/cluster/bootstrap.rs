@@ -1,0 +1,278 @@
+//! How nodes that start for the first time become one cluster.
+//!
+//! A node without a cluster asks every node of its `--peers`, in rounds; nobody's answer outlives its
+//! round. [`decide`] is the whole rule, a pure function of a round's answers:
+//!
+//! 1. An answer that cannot be reconciled with what this node was told (another name, another list of
+//!    peers, other partitions, a clock far off, two clusters): **refuse**, in words.
+//! 2. Somebody belongs to a cluster already: **join** it. A node whose folder is the one that the
+//!    cluster's map was made with is a founder that had not heard yet: it takes its place in the map.
+//!    Any other has lost its data, and never speaks under its old replica ids.
+//! 3. Somebody did not answer: **ask again**.
+//! 4. All answered and all are empty, with the same folders as in the round before: the node whose
+//!    name is the lowest **forms** the cluster, with the random id it proposes and the facts that all
+//!    have told. The others **ask again**, and join once it has.
+//!
+//! So one node alone decides, by writing its own folder: no two nodes can form two clusters from the
+//! same list, whatever is lost, late or restarted. And two nodes of three that lost their data never
+//! make a rival: the third does not answer, or answers with its cluster. Two rounds are needed because
+//! the answers of one are not of one moment: a peer may join after it answered, and the one it joined
+//! be wiped before it answers. A folder that was empty in both rounds was empty between them; so at
+//! that moment there was no cluster.
+//!
+//! The node must have its folder's identity on disk before it says anything here, and answers with
+//! [`Answer::Member`] only once the map is on disk.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ringbolt_wire::message::NodeId;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::ClusterId;
+use super::map::{ClusterMap, NodeFacts};
+use crate::config::{Peer, show_peers};
+
+/// How far a peer's clock may be from this node's. The partitions' time, which decides expiry, is
+/// their leader's clock: over this, records would live visibly longer or shorter.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(10);
+/// Largest encoded answer believed, in bytes.
+const ENCODED_BYTES_MAX: usize = 5 << 20;
+
+/// What a node without a cluster says of itself.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Introduction {
+    /// Its place in the first map.
+    pub facts: NodeFacts,
+    /// The list it was started with, itself included, sorted by name.
+    pub peers: Vec<Peer>,
+    /// How many partitions it was told to make.
+    pub partitions: u16,
+    /// How many replicas of each it was told to keep.
+    pub replication: u8,
+    /// The cluster's id if this node is to form it: random, never 0.
+    pub proposal: ClusterId,
+    /// Its wall clock, in milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+}
+
+/// What a node answers when it is asked.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It has no cluster yet.
+    Empty(Introduction),
+    /// It belongs to a cluster.
+    Member(Member),
+}
+
+/// What a node that belongs to a cluster says.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// The encoded map of its cluster, as far as it knows it.
+    pub map: Vec<u8>,
+    /// Its wall clock, in milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+}
+
+/// What to do after a round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Ask all peers again, after a pause.
+    AskAgain,
+    /// Write this first map durably: the cluster exists from then on.
+    Form(ClusterMap),
+    /// Belong to this cluster, as its node `node`.
+    Join {
+        /// The newest map that was told.
+        map: ClusterMap,
+        /// This node's number in it.
+        node: NodeId,
+        /// Whether this is the folder that the map knows: its replica ids are this node's. Otherwise
+        /// it must get new ones.
+        founder: bool,
+    },
+    /// Do not start: these words say what does not fit and what to do.
+    Refuse(String),
+}
+
+impl Answer {
+    /// The answer as bytes.
+    ///
+    /// # Errors
+    /// In words, if it cannot be encoded.
+    pub fn encode(&self) -> Result<Vec<u8>, String> {
+        rkyv::to_bytes::<rkyv::rancor::Error>(self)
+            .map(|bytes| bytes.to_vec())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Reads an answer back, validated. The map in it is checked by [`decide`].
+    ///
+    /// # Errors
+    /// In words, what is wrong with it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() > ENCODED_BYTES_MAX {
+            return Err(format!("an answer of {} bytes", bytes.len()));
+        }
+        // The archive is validated at the alignment it was written with.
+        let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        rkyv::from_bytes::<Self, rkyv::rancor::Error>(&aligned).map_err(|error| error.to_string())
+    }
+}
+
+/// What a node without a cluster does after a round: `answers` are those of its peers, by the name
+/// that its own list gives the peer, `before` those of the round before, all of which had come before
+/// the first question of this one.
+#[must_use]
+pub fn decide(
+    own: &Introduction,
+    before: &BTreeMap<String, Answer>,
+    answers: &BTreeMap<String, Answer>,
+) -> Decision {
+    match weigh(own, before, answers) {
+        Ok(decision) => decision,
+        Err(words) => Decision::Refuse(words),
+    }
+}
+
+fn weigh(
+    own: &Introduction,
+    before: &BTreeMap<String, Answer>,
+    answers: &BTreeMap<String, Answer>,
+) -> Result<Decision, String> {
+    let mut newest: Option<(&str, ClusterMap)> = None;
+    let mut facts = vec![own.facts.clone()];
+    let mut was_empty = true;
+    for peer in own.peers.iter().filter(|peer| peer.name != own.facts.name) {
+        let Some(answer) = answers.get(&peer.name) else {
+            continue;
+        };
+        match answer {
+            Answer::Empty(theirs) => {
+                check_name(peer, &theirs.facts.name)?;
+                check_clock(peer, own.wall_ms, theirs.wall_ms)?;
+                check_empty(peer, own, theirs)?;
+                facts.push(theirs.facts.clone());
+                was_empty &= matches!(
+                    before.get(&peer.name),
+                    Some(Answer::Empty(earlier)) if earlier.facts.folder == theirs.facts.folder
+                );
+            }
+            Answer::Member(Member { name, map, wall_ms }) => {
+                check_name(peer, name)?;
+                check_clock(peer, own.wall_ms, *wall_ms)?;
+                let map = ClusterMap::decode(map)
+                    .map_err(|error| format!("the answer of {} is {error}", peer.name))?;
+                if let Some((other, known)) = &newest
+                    && known.cluster() != map.cluster()
+                {
+                    return Err(format!(
+                        "{other} belongs to cluster {:016x} and {} to cluster {:016x}: one of them \
+                         has the data folder of another cluster",
+                        known.cluster(),
+                        peer.name,
+                        map.cluster(),
+                    ));
+                }
+                if newest
+                    .as_ref()
+                    .is_none_or(|(_, known)| known.version() < map.version())
+                {
+                    newest = Some((&peer.name, map));
+                }
+            }
+        }
+    }
+    if let Some((member, map)) = newest {
+        return join(own, member, map);
+    }
+    // The list is sorted by name.
+    let lowest = own
+        .peers
+        .first()
+        .is_none_or(|first| first.name == own.facts.name);
+    if facts.len() < own.peers.len() || !was_empty || !lowest {
+        return Ok(Decision::AskAgain);
+    }
+    ClusterMap::bootstrap(own.proposal, own.partitions, own.replication, facts)
+        .map(Decision::Form)
+        .map_err(|error| error.to_string())
+}
+
+fn join(own: &Introduction, member: &str, map: ClusterMap) -> Result<Decision, String> {
+    let name = &own.facts.name;
+    let Some(node) = map.node_named(name) else {
+        return Err(format!(
+            "{member} belongs to cluster {:016x}, which has no node {name}: if that is the wrong \
+             cluster, {member} has the data folder of another one",
+            map.cluster(),
+        ));
+    };
+    Ok(Decision::Join {
+        node: node.id,
+        founder: node.facts.folder == own.facts.folder,
+        map,
+    })
+}
+
+fn check_name(peer: &Peer, name: &str) -> Result<(), String> {
+    if peer.name == name {
+        return Ok(());
+    }
+    Err(format!(
+        "the node at {} says that it is {name}, --peers calls it {}: start it with --node {}, or \
+         correct the list on every node",
+        peer.address, peer.name, peer.name,
+    ))
+}
+
+fn check_clock(peer: &Peer, own_ms: u64, their_ms: u64) -> Result<(), String> {
+    let apart = Duration::from_millis(own_ms.abs_diff(their_ms));
+    if apart <= CLOCK_SKEW_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "the clock of {} is {:.1} s {} this node's, {} s are allowed: set both by NTP",
+        peer.name,
+        apart.as_secs_f64(),
+        if their_ms > own_ms {
+            "ahead of"
+        } else {
+            "behind"
+        },
+        CLOCK_SKEW_MAX.as_secs(),
+    ))
+}
+
+fn check_empty(peer: &Peer, own: &Introduction, theirs: &Introduction) -> Result<(), String> {
+    if own.peers != theirs.peers {
+        return Err(format!(
+            "{} was started with --peers {}, this node with --peers {}: give every node the same \
+             list",
+            peer.name,
+            show_peers(&theirs.peers),
+            show_peers(&own.peers),
+        ));
+    }
+    if own.facts.folder == theirs.facts.folder {
+        return Err(format!(
+            "{} has a copy of this node's data folder: give it an empty one",
+            peer.name
+        ));
+    }
+    let ours = (own.partitions, own.replication);
+    if ours != (theirs.partitions, theirs.replication) {
+        return Err(format!(
+            "{} is set to {} partitions and {} replicas, this node to {} and {}: give every node \
+             the same settings",
+            peer.name, theirs.partitions, theirs.replication, own.partitions, own.replication,
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

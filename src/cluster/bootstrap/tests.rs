@@ -1,0 +1,329 @@
+//! The rule, and every interleaving of three nodes that follow it.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::*;
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+fn peers() -> Vec<Peer> {
+    let peer = |(name, port): (&str, u16)| Peer {
+        name: name.to_owned(),
+        address: format!("127.0.0.1:{port}"),
+    };
+    NAMES.into_iter().zip(7400..).map(peer).collect()
+}
+
+/// What node `node` says of itself with its `life`-th folder.
+fn introduction(node: usize, life: u8) -> Introduction {
+    Introduction {
+        facts: NodeFacts {
+            name: NAMES[node].to_owned(),
+            address: peers()[node].address.clone(),
+            cores: 2,
+            zone: "z".to_owned(),
+            weight: 100,
+            folder: format!("folder-{node}-{life}"),
+        },
+        peers: peers(),
+        partitions: 8,
+        replication: 3,
+        proposal: 10 * (node as u64 + 1) + u64::from(life),
+        wall_ms: 1_000_000,
+    }
+}
+
+fn round(answers: [(&str, Answer); 2]) -> BTreeMap<String, Answer> {
+    answers
+        .into_iter()
+        .map(|(name, answer)| (name.to_owned(), answer))
+        .collect()
+}
+
+fn empty(node: usize) -> Answer {
+    Answer::Empty(introduction(node, 0))
+}
+
+/// The decision if the round before had the same answers.
+fn settled(own: &Introduction, answers: &BTreeMap<String, Answer>) -> Decision {
+    decide(own, answers, answers)
+}
+
+fn first_map() -> ClusterMap {
+    match settled(
+        &introduction(0, 0),
+        &round([("b", empty(1)), ("c", empty(2))]),
+    ) {
+        Decision::Form(map) => map,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn member(node: usize, map: &ClusterMap) -> Answer {
+    Answer::Member(Member {
+        name: NAMES[node].to_owned(),
+        map: map.encode().unwrap(),
+        wall_ms: 1_000_000,
+    })
+}
+
+fn refusal(own: &Introduction, answers: [(&str, Answer); 2]) -> String {
+    match settled(own, &round(answers)) {
+        Decision::Refuse(words) => words,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_lowest_forms_the_cluster_and_the_others_wait() {
+    let map = first_map();
+    assert_eq!(map.cluster(), 10, "the proposal of a");
+    let others = round([("a", empty(0)), ("c", empty(2))]);
+    assert_eq!(settled(&introduction(1, 0), &others), Decision::AskAgain);
+    let one = BTreeMap::from([("b".to_owned(), empty(1))]);
+    assert_eq!(
+        settled(&introduction(0, 0), &one),
+        Decision::AskAgain,
+        "c is missing"
+    );
+    let all = round([("b", empty(1)), ("c", empty(2))]);
+    let wait = decide(&introduction(0, 0), &BTreeMap::new(), &all);
+    assert_eq!(wait, Decision::AskAgain, "the first round");
+    let wiped = round([("b", empty(1)), ("c", Answer::Empty(introduction(2, 1)))]);
+    let wait = decide(&introduction(0, 0), &all, &wiped);
+    assert_eq!(wait, Decision::AskAgain, "c has another folder");
+    let alone = Introduction {
+        peers: peers()[..1].to_vec(),
+        ..introduction(0, 0)
+    };
+    assert!(matches!(
+        settled(&alone, &BTreeMap::new()),
+        Decision::Form(_)
+    ));
+}
+
+#[test]
+fn one_member_means_join() {
+    let map = first_map();
+    let one = BTreeMap::from([("c".to_owned(), member(2, &map))]);
+    let joined = |life| settled(&introduction(1, life), &one);
+    let join = |founder| Decision::Join {
+        map: map.clone(),
+        node: 2,
+        founder,
+    };
+    assert_eq!(joined(0), join(true));
+    assert_eq!(joined(1), join(false), "another folder: its data is lost");
+    let newer = map.update_node(3, introduction(2, 4).facts).unwrap();
+    let both = round([("a", member(0, &map)), ("c", member(2, &newer))]);
+    let Decision::Join { map: newest, .. } = settled(&introduction(1, 0), &both) else {
+        panic!("a member answered");
+    };
+    assert_eq!(newest, newer);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_in_words() {
+    let own = introduction(0, 0);
+    let with = |change: fn(&mut Introduction)| {
+        let mut theirs = introduction(1, 0);
+        change(&mut theirs);
+        refusal(&own, [("b", Answer::Empty(theirs)), ("c", empty(2))])
+    };
+    assert!(with(|i| i.facts.name = "x".into()).contains("says that it is x, --peers calls it b"));
+    assert!(with(|i| i.facts.name = "a".into()).contains("says that it is a"));
+    let list = with(|i| i.peers[2].address = "127.0.0.1:9".into());
+    assert!(
+        list.contains("c=127.0.0.1:9, this node with --peers a=127.0.0.1:7400"),
+        "{list}"
+    );
+    assert!(with(|i| i.partitions = 16).contains("16 partitions"));
+    assert!(with(|i| i.replication = 1).contains("1 replicas"));
+    assert!(with(|i| i.facts.folder = "folder-0-0".into()).contains("copy of this node's"));
+    assert!(with(|i| i.wall_ms += 10_001).contains("10.0 s ahead of"));
+    assert!(with(|i| i.wall_ms -= 60_000).contains("60.0 s behind"));
+
+    let map = first_map();
+    let rival = ClusterMap::bootstrap(
+        99,
+        8,
+        3,
+        map.nodes().iter().map(|n| n.facts.clone()).collect(),
+    );
+    let two = [("b", member(1, &map)), ("c", member(2, &rival.unwrap()))];
+    assert!(refusal(&own, two).contains("000000000000000a"));
+    let strangers = ClusterMap::bootstrap(99, 8, 3, vec![introduction(2, 0).facts]).unwrap();
+    let stranger = [("b", empty(1)), ("c", member(2, &strangers))];
+    assert!(refusal(&own, stranger).contains("has no node a"));
+    let damaged = Answer::Member(Member {
+        name: "b".into(),
+        map: vec![0; 40],
+        wall_ms: 1_000_000,
+    });
+    assert!(refusal(&own, [("b", damaged), ("c", empty(2))]).contains("not an intact"));
+}
+
+#[test]
+fn answers_round_trip_and_damage_is_no_panic() {
+    for answer in [empty(1), member(1, &first_map())] {
+        let bytes = answer.encode().unwrap();
+        assert_eq!(Answer::decode(&bytes).unwrap(), answer);
+        for at in 0..bytes.len() {
+            let _ = Answer::decode(&bytes[..at]);
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0xff;
+            let _ = Answer::decode(&damaged);
+        }
+    }
+}
+
+/// A node of the model: its folder, and what it has heard in this round.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Modelled {
+    life: u8,
+    /// The cluster it belongs to, and the lives of the folders in that cluster's map.
+    cluster: Option<(ClusterId, [u8; 3])>,
+    heard: [Option<Heard>; 3],
+    /// What it had heard by the end of the round before.
+    before: [Option<Heard>; 3],
+}
+
+/// An answer: a life, and the cluster if it had one.
+type Heard = (u8, Option<(ClusterId, [u8; 3])>);
+
+type World = [Modelled; 3];
+
+fn lives(map: &ClusterMap) -> [u8; 3] {
+    let life = |node: usize| map.nodes()[node].facts.folder.as_bytes()[9] - b'0';
+    [life(0), life(1), life(2)]
+}
+
+fn map_of(cluster: ClusterId, lives: [u8; 3]) -> ClusterMap {
+    let nodes = (0..3)
+        .map(|node| introduction(node, lives[node]).facts)
+        .collect();
+    ClusterMap::bootstrap(cluster, 8, 3, nodes).unwrap()
+}
+
+fn answers(heard: &[Option<Heard>; 3]) -> BTreeMap<String, Answer> {
+    let answer = |(peer, heard): (usize, &Option<Heard>)| {
+        let (life, cluster) = (*heard)?;
+        let answer = match cluster {
+            None => Answer::Empty(introduction(peer, life)),
+            Some((cluster, lives)) => member(peer, &map_of(cluster, lives)),
+        };
+        Some((NAMES[peer].to_owned(), answer))
+    };
+    heard.iter().enumerate().filter_map(answer).collect()
+}
+
+/// Everything that can happen next.
+fn steps(world: &World, wipes: bool) -> Vec<World> {
+    let mut next = Vec::new();
+    for node in 0..3 {
+        if world[node].cluster.is_none() {
+            for peer in (0..3).filter(|peer| *peer != node) {
+                let mut asked = world.clone();
+                asked[node].heard[peer] = Some((world[peer].life, world[peer].cluster));
+                next.push(asked);
+            }
+            let mut decided = world.clone();
+            let heard = std::mem::take(&mut decided[node].heard);
+            // Only the lowest looks back, and only at a round in which all were empty.
+            let all_empty = heard.iter().flatten().filter(|(_, c)| c.is_none()).count() == 2;
+            decided[node].before = if node == 0 && all_empty {
+                heard
+            } else {
+                [None; 3]
+            };
+            let (before, now) = (answers(&world[node].before), answers(&world[node].heard));
+            match decide(&introduction(node, world[node].life), &before, &now) {
+                Decision::AskAgain => {}
+                Decision::Form(map) => {
+                    decided[node].cluster = Some((map.cluster(), lives(&map)));
+                }
+                Decision::Join { map, founder, .. } => {
+                    assert_eq!(founder, lives(&map)[node] == world[node].life);
+                    decided[node].cluster = Some((map.cluster(), lives(&map)));
+                }
+                Decision::Refuse(words) => panic!("{words}: {world:?}"),
+            }
+            if decided[node].cluster.is_some() {
+                // A member asks nobody.
+                decided[node].before = [None; 3];
+            }
+            next.push(decided);
+        }
+        // A restart forgets the round; a wipe, the folder too.
+        let mut restarted = world.clone();
+        restarted[node].heard = [None; 3];
+        restarted[node].before = [None; 3];
+        next.push(restarted.clone());
+        let others_are_members = (0..3).filter(|n| world[*n].cluster.is_some()).count() >= 2;
+        if wipes && world[node].life == 0 && world[node].cluster.is_some() && others_are_members {
+            restarted[node].life = 1;
+            restarted[node].cluster = None;
+            next.push(restarted);
+        }
+    }
+    next
+}
+
+/// Walks every state that can be reached; gives the clusters that ever were, and how many states.
+fn explore(wipes: bool) -> (BTreeSet<ClusterId>, usize) {
+    let fresh = Modelled {
+        life: 0,
+        cluster: None,
+        heard: [None; 3],
+        before: [None; 3],
+    };
+    let start: World = [fresh.clone(), fresh.clone(), fresh];
+    let mut seen = HashSet::from([start.clone()]);
+    let mut todo = vec![start];
+    let mut clusters = BTreeSet::new();
+    while let Some(world) = todo.pop() {
+        let now: BTreeSet<ClusterId> = world
+            .iter()
+            .filter_map(|node| node.cluster)
+            .map(|(cluster, _)| cluster)
+            .collect();
+        assert!(now.len() <= 1, "two clusters: {world:?}");
+        clusters.extend(now);
+        for next in steps(&world, wipes) {
+            if seen.insert(next.clone()) {
+                todo.push(next);
+            }
+        }
+    }
+    (clusters, seen.len())
+}
+
+#[test]
+fn every_interleaving_makes_one_cluster() {
+    let (clusters, states) = explore(false);
+    assert_eq!(clusters, BTreeSet::from([10]));
+    assert!(states > 100, "{states}");
+}
+
+/// Nodes are wiped, as long as another member keeps its folder: never a rival cluster.
+#[test]
+fn wiped_nodes_never_make_a_rival() {
+    let (clusters, states) = explore(true);
+    assert_eq!(clusters, BTreeSet::from([10]));
+    assert!(states > 1000, "{states}");
+}
+
+/// Two of three are wiped and the third is silent: they ask for ever.
+#[test]
+fn two_wiped_nodes_wait_for_the_third() {
+    for (node, other) in [(0, 1), (1, 0), (0, 2)] {
+        let answers = BTreeMap::from([(
+            NAMES[other].to_owned(),
+            Answer::Empty(introduction(other, 1)),
+        )]);
+        assert_eq!(
+            settled(&introduction(node, 1), &answers),
+            Decision::AskAgain
+        );
+    }
+}
