@@ -33,6 +33,7 @@ mod scan;
 mod server;
 mod stat;
 mod stats;
+mod status;
 mod touch;
 
 use failure::{Answer, Failure, FailureKind, Outcome};
@@ -85,6 +86,7 @@ enum Command {
     Keyspace(keyspace::Args),
     Bench(Box<bench::Args>),
     Stats(stats::Args),
+    Status(status::Args),
     Check(check::Args),
     Inspect(inspect::Args),
     Recore(recore::Args),
@@ -163,6 +165,7 @@ impl Command {
             Self::Keyspace(args) => (args.format(), args.run(out)),
             Self::Bench(args) => (Format::Text, Ok(Answer::Ended(bench::run(*args)))),
             Self::Stats(args) => (args.client.format, args.run(out)),
+            Self::Status(args) => (args.client.format, args.run(out)),
             Self::Check(args) => (args.format, args.run(out)),
             Self::Inspect(args) => (args.format(), args.run(out)),
             Self::Recore(args) => (Format::Text, args.run(out)),

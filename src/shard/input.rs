@@ -512,6 +512,7 @@ impl<E: Env> Inner<E> {
             Request::Ping => self.answer(&origin, &Response::Done),
             Request::Topology => self.answer(&origin, &Response::Topology(self.topology())),
             Request::Stats => self.stats(origin, scope, bytes),
+            Request::Status => self.status(origin, scope, bytes),
             Request::KeyspaceCreate { name, options } => {
                 if self.owned(HOME, origin, bytes)
                     && self.serves_here(HOME, true, &origin, scope, bytes)

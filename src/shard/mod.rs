@@ -42,6 +42,7 @@ mod signal;
 mod space;
 mod start;
 mod stats;
+mod status;
 #[cfg(test)]
 mod tests;
 mod turn;

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use ringbolt_wire::frame::{self, Peek};
 use ringbolt_wire::message::{
-    ErrorCode, ErrorReply, Keyspace, KeyspaceOptions, Limits, Meta, Request, Response, Token,
-    Topology, WriteOp,
+    ErrorCode, ErrorReply, Keyspace, KeyspaceOptions, Limits, MemberStatus, Meta, NodeStatus,
+    ReplicaStatus, Request, Response, Role, Token, Topology, WriteOp,
 };
 
 pub const TOKEN: Token = Token {
@@ -146,6 +146,28 @@ fn answer(request: &Request<'_>, mut reply: impl FnMut(Response<'_>)) {
                 rows: rows.collect(),
                 cursor: b"",
             });
+        }
+        Request::Status => {
+            let member = |node, stored, alive| MemberStatus {
+                node,
+                stored,
+                alive,
+            };
+            reply(Response::Status(NodeStatus {
+                here: 1,
+                wall_ms: 1_700_000_000_000,
+                replicas: vec![ReplicaStatus {
+                    partition: 0,
+                    role: Role::Leader,
+                    leader: 1,
+                    term: 4,
+                    last: 12,
+                    commit: 12,
+                    applied: 11,
+                    elections: 2,
+                    members: vec![member(1, 12, true), member(2, 9, false)],
+                }],
+            }));
         }
         Request::Stats => reply(Response::Stats(vec![
             ("connections".into(), 1),

@@ -37,6 +37,14 @@ fn text_is_plain() {
     );
     says(&["scan", "--keys-only", "--limit", "1"], "a\n");
     says(&["stats"], "connections     1\nrequests_total  12\n");
+    says(
+        &["status", "--partitions"],
+        "node  name  address  cores  leads  replicas     lag\n   \
+            1  fake  -            1      1         1       0\n\
+         1 partitions, each with a leader\n\
+         partition  leader    term   committed     applied  lag by node\n        \
+                 0       1       4          12          11  1:0 2:3\n",
+    );
     says(&["keyspace", "create", "users"], "OK\n");
     says(&["keyspace", "drop", "users", "--yes"], "OK\n");
     says(

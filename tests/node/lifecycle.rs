@@ -39,6 +39,50 @@ fn keyspaces_survive_and_dropped_ones_do_not_come_back() {
 }
 
 #[test]
+fn status_tells_of_every_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--cores", "2", "--memory", "256MiB"]);
+    server.ok(&["put", "a", "1"]);
+    let status: serde_json::Value =
+        serde_json::from_str(&server.ok(&["status", "--format", "json"])).unwrap();
+    assert_eq!(status["leaderless"], serde_json::json!([]));
+    let node = &status["nodes"][0];
+    assert_eq!(
+        (&node["leads"], &node["replicas"], &node["lag"]),
+        (&128.into(), &128.into(), &0.into())
+    );
+    let partitions = status["partitions"].as_array().unwrap();
+    assert!(
+        partitions
+            .iter()
+            .all(|row| row["leader"] == 1 && row["term"].as_u64() >= Some(1))
+    );
+    assert!(
+        partitions
+            .iter()
+            .any(|row| row["applied"].as_u64() >= Some(2))
+    );
+}
+
+#[test]
+fn a_folder_stays_with_its_node_and_peers() {
+    let dir = tempfile::tempdir().unwrap();
+    let cores = ["--cores", "1", "--memory", "128MiB"];
+    let mut server = Server::start(dir.path(), &[&cores[..], &["--node", "a"]].concat());
+    assert!(server.stop().success());
+    let said = refused(dir.path(), &[&cores[..], &["--node", "b"]].concat());
+    assert!(said.contains("that of node a, not of b"), "{said}");
+    let peers = ["--node", "a", "--peers", "a=127.0.0.1:7400"];
+    let said = refused(dir.path(), &[&cores[..], &peers].concat());
+    assert!(said.contains("made without --peers"), "{said}");
+    let said = refused(dir.path(), &["--node", "c", "--peers", "a=127.0.0.1:7400"]);
+    assert!(
+        said.contains("is c, but `peers` (flag --peers) lists a"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_folder_in_use_and_a_changed_core_count_are_refused_with_the_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path(), &["--cores", "1", "--memory", "128MiB"]);

@@ -26,7 +26,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use ringbolt_wire::message::{
-    ErrorCode, Keyspace as KeyspaceInfo, KeyspaceOptions, Token, Topology, Ttl,
+    ErrorCode, Keyspace as KeyspaceInfo, KeyspaceOptions, NodeId, NodeStatus, Token, Topology, Ttl,
 };
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -192,6 +192,14 @@ impl Client {
     /// As there.
     pub fn stats(&self) -> Result<Vec<(String, u64)>, Error> {
         self.run(self.client.stats())
+    }
+
+    /// As [`crate::Client::status`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn status(&self, node: NodeId) -> Result<NodeStatus, Error> {
+        self.run(self.client.status(node))
     }
 
     /// As [`crate::Client::topology`].

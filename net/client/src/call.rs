@@ -460,6 +460,7 @@ fn is_write(request: &Request<'_>) -> bool {
         | Request::Ping
         | Request::Topology
         | Request::Stats
+        | Request::Status
         | Request::Get { .. }
         | Request::Stat { .. }
         | Request::MultiGet { .. }

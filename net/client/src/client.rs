@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringbolt_wire::message::{
-    ErrorCode, KEYSPACE_DEFAULT, Keyspace as KeyspaceInfo, KeyspaceOptions, Request, Response,
-    Token, Topology,
+    ErrorCode, KEYSPACE_DEFAULT, Keyspace as KeyspaceInfo, KeyspaceOptions, NodeId, NodeStatus,
+    Request, Response, Token, Topology,
 };
 
 use crate::builder::Builder;
@@ -13,7 +13,7 @@ use crate::cluster::{Cluster, ClusterOptions};
 use crate::error::Error;
 use crate::keyspace::Keyspace;
 use crate::options::{ReadOptions, WriteOptions};
-use crate::routes::Route;
+use crate::routes::{Place, Route};
 use crate::session::Session;
 
 /// A client of a Ringbolt cluster, or of a node alone. Cheap to clone; all clones share connections
@@ -170,6 +170,24 @@ impl Client {
         match reply.decode() {
             Ok(Response::Stats(stats)) => Ok(stats),
             other => Err(unexpected(&Request::Stats, other)),
+        }
+    }
+
+    /// The replicas of a node as it sees them itself, asked now.
+    ///
+    /// # Errors
+    /// As for any read; [`Error::Unreachable`] if the node does not answer.
+    pub async fn status(&self, node: NodeId) -> Result<NodeStatus, Error> {
+        let route = Route::Together(Place { node, core: 0 }, 0);
+        let reply = self.caller().call(route, Request::Status, None).await?;
+        match reply.decode() {
+            // Another node stands in for one that does not answer.
+            Ok(Response::Status(status)) if status.here != node => Err(Error::Unreachable {
+                addresses: format!("node {node}").into(),
+                what: "it does not answer".into(),
+            }),
+            Ok(Response::Status(status)) => Ok(status),
+            other => Err(unexpected(&Request::Status, other)),
         }
     }
 

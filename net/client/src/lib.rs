@@ -94,6 +94,7 @@ pub use record::{BatchWritten, Counter, Record, Row, Stat, Written};
 pub use scan::{Page, Rows, Scan};
 
 pub use ringbolt_wire::message::{
-    Ack, Condition, ErrorClass, ErrorCode, Keyspace as KeyspaceInfo, KeyspaceOptions, Limits, Meta,
-    NodeId, NodeInfo, ReadLevel, Replicas, Token, Topology, Ttl,
+    Ack, Condition, ErrorClass, ErrorCode, Keyspace as KeyspaceInfo, KeyspaceOptions, Limits,
+    MemberStatus, Meta, NodeId, NodeInfo, NodeStatus, ReadLevel, ReplicaStatus, Replicas, Role,
+    Token, Topology, Ttl,
 };

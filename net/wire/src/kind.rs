@@ -36,6 +36,8 @@ kinds! {
     Topology = 0x03,
     /// Request: counters.
     Stats = 0x04,
+    /// Request: the node's replicas.
+    Status = 0x05,
     /// Request: one value.
     Get = 0x10,
     /// Request: one record's version and times.
@@ -68,6 +70,8 @@ kinds! {
     TopologyIs = 0x83,
     /// Response to `Stats`.
     StatsAre = 0x84,
+    /// Response to `Status`.
+    StatusIs = 0x85,
     /// Response: the key does not exist.
     NotFound = 0x90,
     /// Response to `Get`.

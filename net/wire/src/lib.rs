@@ -23,6 +23,7 @@ pub mod message;
 pub mod peer;
 mod read;
 pub mod slot;
+mod status;
 mod topology;
 
 pub use error::WireError;

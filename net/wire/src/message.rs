@@ -3,6 +3,7 @@
 //! Requests borrow from the frame they were decoded from: decoding allocates nothing.
 //! The layout of each message is in `docs/protocol.md`; the codec is in [`crate::codec`].
 
+pub use crate::status::{MemberStatus, NodeStatus, ReplicaStatus, Role};
 pub use crate::topology::{NodeId, NodeInfo, Replicas, Topology};
 
 /// A partition's number, `0..partitions`.
@@ -203,6 +204,8 @@ pub enum Request<'a> {
     Topology,
     /// Answers [`Response::Stats`]: the server's counters, summed over cores.
     Stats,
+    /// Answers [`Response::Status`]: the node's replicas.
+    Status,
     /// Reads one key: [`Response::Value`] or [`Response::NotFound`].
     Get {
         /// The keyspace.
@@ -353,6 +356,8 @@ pub enum Response<'a> {
     Topology(Topology),
     /// To `Stats`: names and numbers.
     Stats(Vec<(String, u64)>),
+    /// To `Status`.
+    Status(NodeStatus),
     /// The key does not exist. As of `token`.
     NotFound {
         /// What this reply saw.

@@ -96,6 +96,7 @@ fn requests_are_as_documented() {
     check("hello", 1, 0, hello);
     check("topology", 2, 0, Request::Topology);
     check("stats", 3, 0, Request::Stats);
+    check("status", 20, 0, Request::Status);
     let get = Request::Get {
         keyspace: 0,
         read: level(ReadLevel::Linearizable),
@@ -296,6 +297,27 @@ fn responses_are_as_documented() {
     check("topology", 2, Response::Topology(topology));
     let stats = vec![("gets".to_owned(), 1000), ("puts".to_owned(), 70)];
     check("stats", 3, Response::Stats(stats));
+    let member = |node, stored, alive| MemberStatus {
+        node,
+        stored,
+        alive,
+    };
+    let status = NodeStatus {
+        here: 1,
+        wall_ms: 1_700_000_000_000,
+        replicas: vec![ReplicaStatus {
+            partition: 84,
+            role: Role::Leader,
+            leader: 1,
+            term: 7,
+            last: 42,
+            commit: 42,
+            applied: 41,
+            elections: 2,
+            members: vec![member(1, 42, true), member(2, 40, false)],
+        }],
+    };
+    check("status", 20, Response::Status(status));
     let token_84 = token(84, 42);
     check("not-found", 5, Response::NotFound { token: token_84 });
     let value = Response::Value {

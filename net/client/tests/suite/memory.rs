@@ -142,6 +142,10 @@ impl Data {
             Request::KeyspaceList => seen.reply(Response::Keyspaces(self.keyspaces.clone())),
             Request::Ping => seen.reply(Response::Done),
             Request::Stats => seen.reply(Response::Stats(vec![("rows".to_owned(), 7)])),
+            Request::Status => seen.reply(Response::Status(NodeStatus {
+                here: 1,
+                ..NodeStatus::default()
+            })),
             Request::Topology => seen.error(ErrorCode::Unsupported, 0),
             Request::Hello { .. } => seen.error(ErrorCode::Handshake, 0),
         }

@@ -7,6 +7,7 @@
 mod request;
 mod response;
 mod rows;
+mod status;
 mod topology;
 
 pub use request::keyspace_name_ok;

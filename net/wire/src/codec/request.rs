@@ -35,6 +35,7 @@ impl<'a> Request<'a> {
             Request::Ping => Kind::Ping,
             Request::Topology => Kind::Topology,
             Request::Stats => Kind::Stats,
+            Request::Status => Kind::Status,
             Request::Get { .. } => Kind::Get,
             Request::Stat { .. } => Kind::Stat,
             Request::MultiGet { .. } => Kind::MultiGet,
@@ -86,7 +87,11 @@ impl<'a> Request<'a> {
                 out.extend_from_slice(&(agent.len() as u16).to_le_bytes());
                 out.extend_from_slice(agent);
             }
-            Request::Ping | Request::Topology | Request::Stats | Request::KeyspaceList => {}
+            Request::Ping
+            | Request::Topology
+            | Request::Stats
+            | Request::Status
+            | Request::KeyspaceList => {}
             Request::Get {
                 keyspace,
                 read,
@@ -159,6 +164,7 @@ impl<'a> Request<'a> {
             Kind::Ping => Request::Ping,
             Kind::Topology => Request::Topology,
             Kind::Stats => Request::Stats,
+            Kind::Status => Request::Status,
             Kind::Get | Kind::Stat => {
                 let (keyspace, head) = read_read(&mut body)?;
                 let key_length = body.u32()?;

@@ -1,5 +1,6 @@
 use super::request::check_flags;
 use super::rows::{ABSENT, ROW_HEAD_BYTES, RowsBuilder, VALUE_HEAD_BYTES, ValuesBuilder};
+use super::status::{read_status, write_status};
 use super::topology::{read_topology, write_topology};
 use crate::frame::{self, FrameView, HEADER_BYTES};
 use crate::list::{TOKEN_BYTES, read_token};
@@ -201,6 +202,7 @@ impl<'a> Response<'a> {
             Response::Done => Kind::Done,
             Response::Topology(_) => Kind::TopologyIs,
             Response::Stats(_) => Kind::StatsAre,
+            Response::Status(_) => Kind::StatusIs,
             Response::NotFound { .. } => Kind::NotFound,
             Response::Value { .. } => Kind::Value,
             Response::Stat { .. } => Kind::StatIs,
@@ -283,6 +285,11 @@ impl<'a> Response<'a> {
                 write_topology(out, topology);
                 finish(out, start, request_id);
             }
+            Response::Status(status) => {
+                let start = frame::begin(out, Kind::StatusIs as u8, request_id, 0);
+                write_status(out, status);
+                finish(out, start, request_id);
+            }
             Response::Stats(stats) => {
                 let start = frame::begin(out, Kind::StatsAre as u8, request_id, 0);
                 out.extend_from_slice(&(stats.len() as u32).to_le_bytes());
@@ -319,6 +326,7 @@ impl<'a> Response<'a> {
             Kind::Welcome => read_welcome(&mut body)?,
             Kind::Done => Response::Done,
             Kind::TopologyIs => Response::Topology(read_topology(&mut body)?),
+            Kind::StatusIs => Response::Status(read_status(&mut body)?),
             Kind::StatsAre => {
                 let count = body.count(10)?;
                 let mut stats = Vec::with_capacity(count);

@@ -462,6 +462,10 @@ fn reserved_bytes(response: &Response<'_>) -> usize {
         Response::Stats(stats) => {
             room(stats) + stats.iter().map(|(name, _)| name.capacity()).sum::<usize>()
         }
+        Response::Status(status) => {
+            let members = status.replicas.iter().map(|replica| room(&replica.members));
+            room(&status.replicas) + members.sum::<usize>()
+        }
         Response::Values { tokens, values } => room(tokens) + room(values),
         Response::BatchWritten { counters, .. } => room(counters),
         Response::Rows { tokens, rows, .. } => room(tokens) + room(rows),
@@ -679,6 +683,7 @@ proptest! {
             Request::Ping,
             Request::Topology,
             Request::Stats,
+            Request::Status,
             Request::Get { keyspace, read, key },
             Request::Stat { keyspace, read, key },
             Request::MultiGet { keyspace, read, keys: key_list.as_keys() },
@@ -751,6 +756,31 @@ proptest! {
             Response::Done,
             Response::Topology(topology),
             Response::Stats(texts.iter().map(|text| (text.clone(), number)).collect()),
+            Response::Status(NodeStatus {
+                here: u32::from(cores),
+                wall_ms: number,
+                replicas: tokens
+                    .iter()
+                    .map(|token| ReplicaStatus {
+                        partition: token.partition,
+                        role: [Role::Follower, Role::Elected, Role::Leader][bits as usize % 3],
+                        leader: bits,
+                        term: token.term,
+                        last: number,
+                        commit: id,
+                        applied: token.index,
+                        elections: id,
+                        members: ids
+                            .iter()
+                            .map(|&node| MemberStatus {
+                                node,
+                                stored: number,
+                                alive: node % 2 == 0,
+                            })
+                            .collect(),
+                    })
+                    .collect(),
+            }),
             Response::NotFound { token },
             Response::Value { token, meta, value: &value },
             Response::Stat { token, meta, value_bytes: number },

@@ -1,0 +1,277 @@
+//! `ringbolt status`: the nodes, who leads what, and what is behind.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use ringbolt_client::{NodeId, NodeInfo, NodeStatus, ReplicaStatus, Role, Topology};
+use serde::Serialize;
+
+use super::args::ClientArgs;
+use super::failure::{Answer, Outcome};
+use super::output::{Format, Out};
+use super::remote;
+
+const EXAMPLES: &str = "\
+Examples:
+  The nodes of the cluster, how many partitions each leads, and partitions without a leader:
+    ringbolt status
+
+  Every partition: its leader, term and indexes, and how far each member is behind:
+    ringbolt status --partitions
+
+  The partitions without a leader, for a script:
+    ringbolt status --format json | jq -c .leaderless
+
+Each node is asked for what it knows itself; one that does not answer is shown as unreachable. The
+lag of a node is the most entries that a leader has committed and the node has not stored.";
+
+/// Shows the nodes, their partitions and how far each is behind.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Shows every partition too.
+    #[arg(long)]
+    partitions: bool,
+
+    #[command(flatten)]
+    pub(super) client: ClientArgs,
+}
+
+/// A node as shown.
+#[derive(Serialize)]
+struct NodeRow<'a> {
+    id: NodeId,
+    name: &'a str,
+    address: &'a str,
+    zone: &'a str,
+    cores: u16,
+    /// Whether it answered.
+    reachable: bool,
+    leads: usize,
+    replicas: usize,
+    /// Entries; none if no leader tells.
+    lag: Option<u64>,
+    /// The clock of the node, in milliseconds since the Unix epoch.
+    wall_ms: Option<u64>,
+    elections: u64,
+}
+
+impl<'a> NodeRow<'a> {
+    /// A node that is alone tells no address.
+    fn shown_address(&self) -> &'a str {
+        match self.address {
+            "" => "-",
+            address => address,
+        }
+    }
+}
+
+/// A partition as its leader, or else the replica with the newest term, tells of it.
+#[derive(Serialize)]
+struct PartitionRow {
+    partition: u16,
+    /// 0 for none.
+    leader: NodeId,
+    term: u64,
+    last: u64,
+    commit: u64,
+    applied: u64,
+    /// Entries that each member has not stored of what is committed; empty without a leader.
+    lag: BTreeMap<NodeId, u64>,
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    cluster: String,
+    map_version: u64,
+    nodes: Vec<NodeRow<'a>>,
+    leaderless: Vec<u16>,
+    partitions: Vec<PartitionRow>,
+}
+
+impl Args {
+    pub(super) fn run(self, out: &mut Out) -> Outcome {
+        let client = remote::connect(&self.client)?;
+        let topology = client.topology()?;
+        let mut told = BTreeMap::new();
+        for node in &topology.nodes {
+            // One that does not answer is part of the picture.
+            if let Ok(status) = client.status(node.id) {
+                told.insert(node.id, status);
+            }
+        }
+        let status = Status::new(&topology, &told);
+        match self.client.format {
+            Format::Json => out.json(&status)?,
+            Format::Text => status.text(self.partitions, out)?,
+        }
+        Ok(Answer::Yes)
+    }
+}
+
+impl<'a> Status<'a> {
+    fn new(topology: &'a Topology, told: &BTreeMap<NodeId, NodeStatus>) -> Self {
+        let partitions: Vec<PartitionRow> = (0..topology.partitions())
+            .map(|partition| partition_row(partition, told))
+            .collect();
+        let nodes = topology.nodes.iter();
+        Self {
+            cluster: format!("{:016x}", topology.cluster),
+            map_version: topology.version,
+            nodes: nodes
+                .map(|node| node_row(node, told, &partitions))
+                .collect(),
+            leaderless: partitions
+                .iter()
+                .filter(|row| row.leader == 0)
+                .map(|row| row.partition)
+                .collect(),
+            partitions,
+        }
+    }
+
+    fn text(&self, partitions: bool, out: &mut Out) -> std::io::Result<()> {
+        let width = |head: &str, text: fn(&NodeRow<'a>) -> &'a str| {
+            let longest = self.nodes.iter().map(|node| text(node).len()).max();
+            longest.unwrap_or(0).max(head.len())
+        };
+        let name = width("name", |node| node.name);
+        let address = width("address", NodeRow::shown_address);
+        writeln!(
+            out,
+            "{:>4}  {:name$}  {:address$}  {:>5}  {:>5}  {:>8}  {:>6}",
+            "node", "name", "address", "cores", "leads", "replicas", "lag"
+        )?;
+        for node in &self.nodes {
+            write!(
+                out,
+                "{:>4}  {:name$}  {:address$}  {:>5}  ",
+                node.id,
+                node.name,
+                node.shown_address(),
+                node.cores
+            )?;
+            if node.reachable {
+                let lag = node.lag.map_or("-".to_owned(), |lag| lag.to_string());
+                writeln!(out, "{:>5}  {:>8}  {lag:>6}", node.leads, node.replicas)?;
+            } else {
+                writeln!(out, "unreachable")?;
+            }
+        }
+        let without: Vec<String> = self.leaderless.iter().map(u16::to_string).collect();
+        match without.as_slice() {
+            [] => writeln!(
+                out,
+                "{} partitions, each with a leader",
+                self.partitions.len()
+            )?,
+            without => writeln!(
+                out,
+                "{} partitions, {} without a leader: {}",
+                self.partitions.len(),
+                without.len(),
+                without.join(" ")
+            )?,
+        }
+        if partitions {
+            self.partitions(out)?;
+        }
+        Ok(())
+    }
+
+    fn partitions(&self, out: &mut Out) -> std::io::Result<()> {
+        writeln!(
+            out,
+            "{:>9}  {:>6}  {:>6}  {:>10}  {:>10}  lag by node",
+            "partition", "leader", "term", "committed", "applied"
+        )?;
+        for row in &self.partitions {
+            let leader = match row.leader {
+                0 => "-".to_owned(),
+                leader => leader.to_string(),
+            };
+            let lag: Vec<String> = row
+                .lag
+                .iter()
+                .map(|(id, lag)| format!("{id}:{lag}"))
+                .collect();
+            writeln!(
+                out,
+                "{:>9}  {leader:>6}  {:>6}  {:>10}  {:>10}  {}",
+                row.partition,
+                row.term,
+                row.commit,
+                row.applied,
+                lag.join(" ")
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn partition_row(partition: u16, told: &BTreeMap<NodeId, NodeStatus>) -> PartitionRow {
+    let of_node = |status: &NodeStatus| {
+        let found = status
+            .replicas
+            .iter()
+            .find(|replica| replica.partition == partition);
+        found.cloned().map(|replica| (status.here, replica))
+    };
+    let known: Vec<(NodeId, ReplicaStatus)> = told.values().filter_map(of_node).collect();
+    // An old leader that has not noticed yet has an older term.
+    let newest = known
+        .iter()
+        .max_by_key(|(_, replica)| (replica.term, replica.role as u8));
+    let Some((node, replica)) = newest else {
+        return PartitionRow {
+            partition,
+            leader: 0,
+            term: 0,
+            last: 0,
+            commit: 0,
+            applied: 0,
+            lag: BTreeMap::new(),
+        };
+    };
+    let leads = replica.role == Role::Leader;
+    let members = replica.members.iter().filter(|_| leads);
+    PartitionRow {
+        partition,
+        leader: if leads { *node } else { 0 },
+        term: replica.term,
+        last: replica.last,
+        commit: replica.commit,
+        applied: replica.applied,
+        lag: members
+            .map(|member| (member.node, replica.commit.saturating_sub(member.stored)))
+            .collect(),
+    }
+}
+
+fn node_row<'a>(
+    node: &'a NodeInfo,
+    told: &BTreeMap<NodeId, NodeStatus>,
+    partitions: &[PartitionRow],
+) -> NodeRow<'a> {
+    let own = told.get(&node.id);
+    let replicas = own.map_or(&[][..], |status| &status.replicas);
+    NodeRow {
+        id: node.id,
+        name: &node.name,
+        address: &node.address,
+        zone: &node.zone,
+        cores: node.cores,
+        reachable: own.is_some(),
+        leads: partitions
+            .iter()
+            .filter(|row| row.leader == node.id)
+            .count(),
+        replicas: replicas.len(),
+        lag: partitions
+            .iter()
+            .filter_map(|row| row.lag.get(&node.id).copied())
+            .max(),
+        wall_ms: own.map(|status| status.wall_ms),
+        elections: replicas.iter().map(|replica| replica.elections).sum(),
+    }
+}
