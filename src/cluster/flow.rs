@@ -157,7 +157,7 @@ mod tests {
             network.edge(3, 0, 5, 5);
             (network.circulate(), network.carried(first))
         };
-        assert_eq!(build(4, 4).0, true);
+        assert!(build(4, 4).0);
         assert_eq!(build(3, 2), (true, 3));
         assert_eq!(build(1, 4), (true, 1));
         assert!(!build(2, 2).0, "only 4 of 5 get through");

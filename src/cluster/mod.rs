@@ -1,7 +1,8 @@
 //! The cluster as one node knows it: who it is, who the others are, and who of them has spoken.
 //!
-//! One [`ClusterView`] a node, shared by its cores and fixed while the node runs. What changes in it
-//! changes when a node says hello, never on the path of a request.
+//! One [`ClusterView`] a node, shared by its cores and fixed while the node runs, but for two things:
+//! who of the others has spoken, noted when a node says hello, and who leads which partition, noted by
+//! the core that has the replica and read by every core that tells a client.
 //!
 //! - [`ring`]: where partitions should be: a pure function of the nodes.
 //! - [`map`]: the nodes there are, and where partitions are.
@@ -75,6 +76,9 @@ pub struct ClusterView {
     /// By partition: the node that leads it, as the core that holds its replica here last heard; 0
     /// for none. Each is written by that core alone, when it changes.
     leaders: Box<[AtomicU32]>,
+    map_version: u64,
+    /// The encoded map; empty where there is none.
+    map: Vec<u8>,
     /// The latest start of each other node: its counter and its random number.
     seen: Mutex<BTreeMap<NodeId, (u64, u64)>>,
 }
@@ -90,8 +94,30 @@ impl ClusterView {
             nodes,
             leaders: placement.iter().map(|_| AtomicU32::new(0)).collect(),
             placement,
+            map_version: 1,
+            map: Vec::new(),
             seen: Mutex::default(),
         }
+    }
+
+    /// The same with the map that it was made from, to be told to nodes that ask.
+    #[must_use]
+    pub fn with_map(mut self, version: u64, encoded: Vec<u8>) -> Self {
+        self.map_version = version;
+        self.map = encoded;
+        self
+    }
+
+    /// The version of the map, from 1.
+    #[must_use]
+    pub fn map_version(&self) -> u64 {
+        self.map_version
+    }
+
+    /// The encoded map; empty where there is none.
+    #[must_use]
+    pub fn map(&self) -> &[u8] {
+        &self.map
     }
 
     /// Who this node is.
@@ -136,11 +162,19 @@ impl ClusterView {
     /// The node that leads a partition, or else should; 0 if that is not known.
     #[must_use]
     pub fn leader(&self, partition: u16) -> NodeId {
-        let known = self.leaders.get(usize::from(partition));
-        match known.map_or(0, |leader| leader.load(Ordering::Relaxed)) {
+        match self.known_leader(partition) {
             0 => self.first_holder(partition),
             leader => leader,
         }
+    }
+
+    /// The node that leads a partition as far as this node's replica knows; 0 if that is nobody, or
+    /// if this node has no replica of it.
+    #[must_use]
+    pub fn known_leader(&self, partition: u16) -> NodeId {
+        let known = self.leaders.get(usize::from(partition));
+        // Each is a hint of its own: nothing else is read by its order.
+        known.map_or(0, |leader| leader.load(Ordering::Relaxed))
     }
 
     /// Notes who leads a partition; 0 for nobody. Only by the core that holds its replica.
@@ -185,6 +219,22 @@ mod tests {
             zone: String::new(),
             weight: 1,
         }
+    }
+
+    #[test]
+    fn leaders_are_noted_where_there_is_a_replica() {
+        let identity = Identity {
+            cluster: 1,
+            node: 1,
+            boot: 1,
+            start: 1,
+        };
+        let view = ClusterView::new(identity, vec![node(1), node(2)], vec![vec![2, 1]]);
+        assert_eq!((view.known_leader(0), view.leader(0)), (0, 2));
+        view.set_leader(0, 1);
+        view.set_leader(1, 1);
+        assert_eq!((view.known_leader(0), view.leader(0)), (1, 1));
+        assert_eq!((view.known_leader(1), view.leader(1)), (0, 0));
     }
 
     #[test]

@@ -91,6 +91,23 @@ pub enum StartError {
         /// What it was to become.
         wanted: String,
     },
+    /// The cluster knows the node with another folder.
+    #[error(
+        "{}: the cluster {cluster:016x} knows node {name} (number {node}) with another data folder, \
+         and this one is new: its data is lost, or --data is wrong. Give the folder it had; a node \
+         that lost its data cannot come back under the same name yet (its replicas would vote again \
+         on what they have forgotten), and the others go on without it", dir.display()
+    )]
+    DataLost {
+        /// The folder.
+        dir: PathBuf,
+        /// The node's name.
+        name: String,
+        /// Its number.
+        node: u32,
+        /// The cluster.
+        cluster: u64,
+    },
     /// The node cannot become part of a cluster.
     #[error("{0}")]
     Cluster(String),

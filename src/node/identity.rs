@@ -1,15 +1,24 @@
 //! Which node of which cluster this process is: settled before any core starts.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ringbolt_wire::message::NodeId;
 
 use super::StartError;
 use super::format::DataDir;
+use super::meet::{self, Reception, Round};
 use crate::cluster::bootstrap::{Decision, Introduction, decide};
 use crate::cluster::map::{ClusterMap, NodeFacts};
 use crate::config::{Peer, Settings};
+
+/// The pause between two rounds of questions.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long nothing is said of peers that are waited for, and how often it is said then.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+const EVERY_WORD: Duration = Duration::from_secs(5);
 
 /// This node's place in its cluster.
 pub(super) struct Membership {
@@ -20,32 +29,94 @@ pub(super) struct Membership {
 }
 
 /// Makes the folder this node's, and finds or makes its place in a cluster. A node without `--peers`
-/// is a cluster of one.
+/// is a cluster of one. Other nodes are waited for without end, and told of; meanwhile `port` is this
+/// node's, to answer them. None if `stop`, which waits a while, says so.
 ///
 /// # Errors
-/// The folder is another node's, or of other peers; the cluster cannot be made.
-pub(super) fn settle(settings: &Settings, dir: &mut DataDir) -> Result<Membership, StartError> {
+/// The folder is another node's, or of other peers; the cluster cannot be made, or this node has lost
+/// its data.
+pub(super) fn settle(
+    settings: &Settings,
+    dir: &mut DataDir,
+    port: TcpListener,
+    stop: impl FnMut(Duration) -> Result<bool, StartError>,
+) -> Result<Option<Membership>, StartError> {
     dir.identify(&settings.name, &settings.peers)?;
     let own = introduce(settings, dir)?;
-    let (map, node) = match dir.cluster()? {
-        Some((map, node)) => (refresh(map, node, own.facts, dir)?, node),
-        None => {
-            let nobody = BTreeMap::new();
-            let map = match decide(&own, &nobody, &nobody) {
-                Decision::Form(map) => map,
-                Decision::Refuse(words) => return Err(StartError::Cluster(words)),
-                Decision::AskAgain | Decision::Join { .. } => {
-                    return Err(StartError::Cluster(
-                        "this version runs clusters of one node: leave --peers out".to_owned(),
-                    ));
-                }
-            };
-            let node = map.node_named(&settings.name).map_or(1, |node| node.id);
-            dir.belong(&map, node)?;
-            (map, node)
-        }
+    if let Some((map, node)) = dir.cluster()? {
+        let map = refresh(map, node, own.facts, dir)?;
+        return Ok(Some(Membership { node, map }));
+    }
+    let Some((map, node)) = find(own, port, dir.path(), stop)? else {
+        return Ok(None);
     };
-    Ok(Membership { node, map })
+    dir.belong(&map, node)?;
+    Ok(Some(Membership { node, map }))
+}
+
+/// Asks the peers until one of the rules of [`decide`] ends it. When this returns nobody is told any
+/// more that this node is without a cluster: only then may its place in one be written.
+fn find(
+    mut own: Introduction,
+    port: TcpListener,
+    folder: &Path,
+    mut stop: impl FnMut(Duration) -> Result<bool, StartError>,
+) -> Result<Option<(ClusterMap, NodeId)>, StartError> {
+    let _answering = Reception::open(port, own.clone())
+        .map_err(|error| StartError::Cluster(format!("peers cannot be answered: {error}")))?;
+    let mut before = BTreeMap::new();
+    let mut tell_at = Instant::now() + FIRST_WORD;
+    loop {
+        let round = meet::ask_all(&own.peers, &own.facts.name);
+        own.wall_ms = round.wall_ms;
+        match decide(&own, &before, &round.answers) {
+            Decision::Form(map) => {
+                let node = map.node_named(&own.facts.name).map_or(1, |node| node.id);
+                return Ok(Some((map, node)));
+            }
+            Decision::Join {
+                map,
+                node,
+                founder: true,
+            } => return Ok(Some((map, node))),
+            Decision::Join { map, node, .. } => {
+                return Err(StartError::DataLost {
+                    dir: folder.to_owned(),
+                    name: own.facts.name,
+                    node,
+                    cluster: map.cluster(),
+                });
+            }
+            Decision::Refuse(words) => return Err(StartError::Cluster(words)),
+            Decision::AskAgain => {}
+        }
+        if Instant::now() >= tell_at {
+            tell_at = Instant::now() + EVERY_WORD;
+            tell(&own, &round);
+        }
+        before = round.answers;
+        if stop(PAUSE)? {
+            return Ok(None);
+        }
+    }
+}
+
+/// Tells the operator who is waited for.
+fn tell(own: &Introduction, round: &Round) {
+    let address = |name: &str| {
+        let peer = own.peers.iter().find(|peer| peer.name == name);
+        peer.map_or("", |peer| peer.address.as_str())
+    };
+    let silent: Vec<String> = round
+        .silent
+        .iter()
+        .map(|(name, why)| format!("{name} at {} ({why})", address(name)))
+        .collect();
+    match own.peers.first() {
+        _ if !silent.is_empty() => tracing::info!("waiting for {}", silent.join(", ")),
+        Some(first) => tracing::info!("waiting for {} to form the cluster", first.name),
+        None => {}
+    }
 }
 
 /// A cluster of one takes what its node says of itself now: another address, other cores after
@@ -56,9 +127,19 @@ fn refresh(
     facts: NodeFacts,
     dir: &mut DataDir,
 ) -> Result<ClusterMap, StartError> {
-    let differs = map.node(node).is_some_and(|known| known.facts != facts);
-    if map.nodes().len() > 1 || !differs {
+    let Some(known) = map.node(node).filter(|known| known.facts != facts) else {
         return Ok(map);
+    };
+    if map.nodes().len() > 1 {
+        let (name, cores) = (&facts.name, facts.cores);
+        return match known.facts.cores {
+            // Peers look for a partition on the core that the map's number of cores gives it.
+            told if told != cores => Err(StartError::Cluster(format!(
+                "node {name} joined its cluster with {told} cores and has {cores} now: move its \
+                 partitions back with ringbolt recore --cores {told}"
+            ))),
+            _ => Ok(map),
+        };
     }
     let map = map
         .update_node(node, facts)
@@ -82,7 +163,6 @@ fn introduce(settings: &Settings, dir: &DataDir) -> Result<Introduction, StartEr
     let address = own.map_or_else(|| settings.listen.to_string(), |peer| peer.address.clone());
     let random = super::random_id().map_err(|error| StartError::io("/dev/urandom", &error))?;
     let proposal = u64::from_str_radix(&random[..16], 16).unwrap_or_default();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Ok(Introduction {
         facts: NodeFacts {
             name: settings.name.clone(),
@@ -97,6 +177,6 @@ fn introduce(settings: &Settings, dir: &DataDir) -> Result<Introduction, StartEr
         replication: settings.replication,
         // 0 stands for no cluster.
         proposal: proposal.max(1),
-        wall_ms: now.map_or(0, |now| now.as_millis() as u64),
+        wall_ms: meet::wall_ms(),
     })
 }

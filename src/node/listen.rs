@@ -12,16 +12,16 @@ const BACKLOG: i32 = 4096;
 /// How long a port may stay in use after a server on it was killed.
 const BIND_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whether the address is free. The cores' own sockets share the port, so they could not tell that
-/// another server has it.
+/// Takes the address, if it is free. The cores' own sockets share the port, so they could not tell that
+/// another server has it; they can have it once what this returns is dropped.
 ///
 /// # Errors
 /// [`StartError::Listen`].
-pub fn probe(address: SocketAddr) -> Result<(), StartError> {
+pub fn claim(address: SocketAddr) -> Result<TcpListener, StartError> {
     let deadline = Instant::now() + BIND_PATIENCE;
     loop {
         match TcpListener::bind(address) {
-            Ok(_) => return Ok(()),
+            Ok(port) => return Ok(port),
             Err(error)
                 if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline =>
             {

@@ -1,7 +1,8 @@
 //! A node: one process, one thread a core, mailboxes between them.
 //!
-//! [`run`] is the whole life: preflight, data folder, cores, recovery, then listening; and at a
-//! signal draining and a clean stop. The port is opened only once every core has recovered.
+//! [`run`] is the whole life: preflight, data folder, the node's place in its cluster, cores, recovery,
+//! then listening; and at a signal draining and a clean stop. The port is opened to clients only once
+//! every core has recovered.
 
 mod core;
 mod core_main;
@@ -11,6 +12,7 @@ mod handler;
 mod identity;
 mod listen;
 pub mod mailbox;
+mod meet;
 mod plan;
 pub mod preflight;
 
@@ -26,6 +28,9 @@ use format::{DataDir, FORMAT_VERSION, Format};
 use identity::Membership;
 use mailbox::{Letter, Mailboxes};
 use plan::Plan;
+
+/// How the line ends by which a node says that it serves.
+pub const READY: &str = " is ready.";
 
 /// How often the main thread looks whether the cores are still well.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
@@ -48,8 +53,10 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
         tracing::warn!("{check}");
     }
     let mut dir = open_folder(&settings)?;
-    let member = identity::settle(&settings, &mut dir)?;
-    listen::probe(settings.listen)?;
+    let port = listen::claim(settings.listen)?;
+    let Some(member) = identity::settle(&settings, &mut dir, port, stop_asked)? else {
+        return Ok(());
+    };
     let start = random_bytes().map_err(|error| StartError::io("/dev/urandom", &error))?;
     let plan = Arc::new(Plan::new(
         &settings,
@@ -239,7 +246,7 @@ fn announce(settings: &Settings, dir: &DataDir, member: &Membership, recovery: D
         format!("on CPUs {}", config::show_cpus(&settings.cpus))
     };
     let text = format!(
-        "Ringbolt {} is ready.\n  \
+        "Ringbolt {}{READY}\n  \
            node        {} ({} of cluster {:016x})\n  \
            address     {listen}\n  \
            data        {} ({} partitions, start {})\n  \

@@ -150,7 +150,10 @@ fn view(member: &Membership, boot: u64, start: u64) -> Result<ClusterView, Start
         replicas.map(|replica| node_of(*replica)).collect()
     });
     let nodes = nodes.collect::<Result<_, _>>()?;
-    Ok(ClusterView::new(identity, nodes, placement.collect()))
+    let encoded = member.map.encode();
+    let encoded = encoded.map_err(|error| StartError::Cluster(error.to_string()))?;
+    Ok(ClusterView::new(identity, nodes, placement.collect())
+        .with_map(member.map.version(), encoded))
 }
 
 fn limits(settings: &Settings) -> ShardLimits {

@@ -11,6 +11,7 @@ use ringbolt_wire::{HELLO_FRAME_BYTES_MAX, Kind, partition_of};
 use super::counters::add;
 use super::keyspaces::HOME;
 use super::mail::{Item, KeyspaceChange, Origin, Parcel, Scope, SessionKey, Ticket};
+use super::route;
 use super::sessions::{Session, Stage};
 use super::{Inner, Leaving, Shard};
 
@@ -201,6 +202,8 @@ impl<E: Env> Inner<E> {
         if stage == Stage::Greeting {
             return if view.kind == Kind::PeerHello as u8 {
                 self.greet_peer(key, &origin, &view, rest)
+            } else if view.kind == Kind::Introduce as u8 {
+                self.introduce(key, &origin, &view)
             } else {
                 self.greet(key, origin, &view, rest)
             };
@@ -361,7 +364,11 @@ impl<E: Env> Inner<E> {
     }
 
     pub(super) fn topology(&self) -> Topology {
-        self.config.map.topology()
+        if self.config.cluster.nodes().len() == 1 {
+            self.config.map.topology()
+        } else {
+            route::cluster_topology(&self.config.cluster, self.config.map.partitions())
+        }
     }
 
     /// Answers a frame that is too long and makes the connection skip it.

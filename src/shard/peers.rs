@@ -36,6 +36,7 @@ use super::mail::{Origin, SessionKey};
 use super::sessions::{Session, Stage};
 use super::{Inner, Leaving, Port, Shard};
 use crate::cluster::NodeId;
+use crate::cluster::bootstrap::{Answer, Member};
 use crate::replica::node_of;
 
 /// From where on an open batch is closed and the next one begun, in bytes.
@@ -427,12 +428,7 @@ impl<E: Env> Inner<E> {
             core: hello.from_core,
         };
         if hello.version != PEER_VERSION {
-            let message = format!(
-                "this node speaks peer version {PEER_VERSION}, the dialer {}: upgrade the older",
-                hello.version
-            );
-            let detail = u64::from(PEER_VERSION);
-            return self.turn_away(key, origin, ErrorCode::Unsupported, detail, &message);
+            return self.other_version(key, origin, hello.version);
         }
         if hello.cluster != identity.cluster {
             let message = format!(
@@ -500,6 +496,49 @@ impl<E: Env> Inner<E> {
         self.deliver(origin, |out| welcome.encode(origin.request_id, out));
         self.sessions.borrow_mut().set_stage(key, Stage::Peer(from));
         true
+    }
+
+    /// A node that belongs to no cluster yet asks who this one is. `false`: the connection has no
+    /// other use.
+    pub(super) fn introduce(&self, key: SessionKey, origin: &Origin, view: &FrameView<'_>) -> bool {
+        let cluster = &self.config.cluster;
+        let version = match peer::decode_introduce(view) {
+            Ok(version) => version,
+            Err(error) => {
+                return self.turn_away(key, origin, error.code(), 0, &error.to_string());
+            }
+        };
+        if version != PEER_VERSION {
+            return self.other_version(key, origin, version);
+        }
+        let answer = Answer::Member(Member {
+            name: cluster
+                .node(cluster.here())
+                .map_or_else(String::new, |node| node.name.clone()),
+            map: cluster.map().to_vec(),
+            wall_ms: self.clock.get().wall_ms,
+        });
+        let mut frame = Vec::new();
+        let encoded = answer.encode().and_then(|answer| {
+            peer::encode_introduced(origin.request_id, &answer, &mut frame)
+                .map_err(|error| error.to_string())
+        });
+        match encoded {
+            Ok(()) => {
+                self.deliver(origin, |out| out.extend_from_slice(&frame));
+                self.finish(key);
+                false
+            }
+            Err(error) => self.turn_away(key, origin, ErrorCode::Unavailable, 0, &error),
+        }
+    }
+
+    fn other_version(&self, key: SessionKey, origin: &Origin, version: u16) -> bool {
+        let message = format!(
+            "this node speaks peer version {PEER_VERSION}, the dialer {version}: upgrade the older"
+        );
+        let detail = u64::from(PEER_VERSION);
+        self.turn_away(key, origin, ErrorCode::Unsupported, detail, &message)
     }
 
     fn turn_away(

@@ -1,7 +1,9 @@
 //! Which core owns which partition.
 
-use ringbolt_wire::message::{PartitionId, Topology};
+use ringbolt_wire::message::{NodeInfo, PartitionId, Replicas, Topology};
 use ringbolt_wire::slot::core_of;
+
+use crate::cluster::ClusterView;
 
 /// The node's map from partitions to cores; the same on every core, fixed while the node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +55,29 @@ impl PartitionMap {
     #[must_use]
     pub fn topology(&self) -> Topology {
         Topology::alone(self.node.clone(), self.cores, self.partitions())
+    }
+}
+
+/// As told to clients of a cluster of several nodes: each partition's leader is the one that this
+/// node's own replica knows, and unknown where it has none.
+pub(super) fn cluster_topology(cluster: &ClusterView, partitions: u16) -> Topology {
+    let nodes = cluster.nodes().iter().map(|node| NodeInfo {
+        id: node.id,
+        name: node.name.clone(),
+        address: node.address.to_string(),
+        cores: node.cores,
+        zone: node.zone.clone(),
+    });
+    let replicas = (0..partitions).map(|partition| Replicas {
+        leader: cluster.known_leader(partition),
+        nodes: cluster.holders(partition).to_vec(),
+    });
+    Topology {
+        cluster: cluster.identity().cluster,
+        version: cluster.map_version(),
+        here: cluster.here(),
+        nodes: nodes.collect(),
+        replicas: replicas.collect(),
     }
 }
 

@@ -29,15 +29,19 @@ impl Server {
     }
 
     fn start_at(dir: &Path, addr: SocketAddr, arguments: Vec<String>) -> Self {
-        let child = spawn(dir, addr, &arguments);
-        let mut server = Self {
-            child,
+        let mut server = Self::begin(dir, addr, arguments);
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts one that need not serve yet.
+    pub fn begin(dir: &Path, addr: SocketAddr, arguments: Vec<String>) -> Self {
+        Self {
+            child: spawn(dir, addr, &arguments),
             addr,
             dir: dir.to_owned(),
             arguments,
-        };
-        server.wait_until_ready();
-        server
+        }
     }
 
     /// Starts it again on the same folder and address, after a kill or stop.
@@ -46,7 +50,8 @@ impl Server {
         self.wait_until_ready();
     }
 
-    fn wait_until_ready(&mut self) {
+    /// Waits until it answers a read.
+    pub fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -182,6 +187,15 @@ pub fn refused_at(dir: &Path, addr: SocketAddr, arguments: &[&str]) -> String {
 
 /// A loopback address that nobody listens on.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
+    free_addresses(1)[0]
+}
+
+/// The same, several that differ.
+pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let listener = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listeners: Vec<TcpListener> = (0..count).map(listener).collect();
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap())
+        .collect()
 }

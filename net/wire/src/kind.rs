@@ -60,6 +60,8 @@ kinds! {
     PeerHello = 0x40,
     /// Between nodes: a batch of items, never answered.
     PeerBatch = 0x41,
+    /// Between nodes: who are you; the only message of a connection.
+    Introduce = 0x42,
     /// Response: a typed failure.
     Error = 0x80,
     /// Response to `Hello`.
@@ -92,4 +94,6 @@ kinds! {
     Keyspaces = 0xB0,
     /// Response to `PeerHello`.
     PeerWelcome = 0xC0,
+    /// Response to `Introduce`.
+    Introduced = 0xC1,
 }

@@ -417,6 +417,20 @@ fn nodes_talk_as_documented() {
     let view = frame::open(&bytes).unwrap();
     assert_eq!(PeerWelcome::decode(&view), Ok(welcome));
 
+    let bytes = take("introduce");
+    let mut out = Vec::new();
+    peer::encode_introduce(1, &mut out).unwrap();
+    assert_eq!(hex(&out), hex(&bytes));
+    let view = frame::open(&bytes).unwrap();
+    assert_eq!(peer::decode_introduce(&view), Ok(PEER_VERSION));
+
+    let bytes = take("introduced");
+    let mut out = Vec::new();
+    peer::encode_introduced(1, &[1, 2, 3], &mut out).unwrap();
+    assert_eq!(hex(&out), hex(&bytes));
+    let view = frame::open(&bytes).unwrap();
+    assert_eq!(peer::decode_introduced(&view), Ok(&[1, 2, 3][..]));
+
     // Items, and what follows them that this version does not know.
     let mut check = |name: &str, items: &[PeerItem<'_>], unknown: &[u8]| {
         let bytes = take(name);

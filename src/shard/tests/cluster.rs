@@ -98,6 +98,38 @@ fn any_node_serves_what_another_leads() {
 }
 
 #[test]
+fn clients_of_any_node_are_told_every_leader() {
+    with_cluster(3, &[1, 2, 3], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        // Followers hear of a leader by its first heartbeat.
+        network.env.sleep(SECOND).await;
+        led(&network, &[1, 2, 3]).await;
+        let key_of = |partition| {
+            (0..)
+                .map(|n| format!("k{n}"))
+                .find(|key| partition_of(key.as_bytes(), PARTITIONS) == partition)
+        };
+        for node in 1..=3 {
+            let rig = network.node(node);
+            let conn = rig.connect(0, None).await;
+            let topology = rig
+                .call(conn, &Request::Topology, |reply| match reply {
+                    Response::Topology(topology) => topology,
+                    other => panic!("{other:?}"),
+                })
+                .await;
+            assert_eq!((topology.here, topology.nodes.len()), (node, 3));
+            for partition in 0..PARTITIONS {
+                let key = key_of(partition).unwrap();
+                let leader = leader_of(&network, key.as_bytes());
+                assert_eq!(topology.leader(partition), Some(leader));
+                assert_eq!(topology.replicas[usize::from(partition)].nodes.len(), 3);
+            }
+        }
+    });
+}
+
+#[test]
 fn what_was_acknowledged_outlives_the_leader_and_the_rest_go_on() {
     with_cluster(2, &[1, 1, 1], |network| async move {
         led(&network, &[1, 2, 3]).await;

@@ -11,6 +11,7 @@ use ringbolt_wire::peer::{self, PEER_VERSION, PeerHello, PeerItem, PeerWelcome, 
 use super::network::{Network, Weather, with_nodes};
 use super::rig::{Rig, limits};
 use super::{code, get, incr, put, value};
+use crate::cluster::bootstrap::Answer;
 use crate::shard::limits::ShardLimits;
 use crate::shard::mail::{Origin, Scope, SessionKey, Ticket};
 
@@ -353,6 +354,26 @@ async fn say(network: &Network, hello: PeerHello) -> (u64, Result<PeerWelcome, E
         },
     };
     (conn, answer)
+}
+
+#[test]
+fn a_node_without_a_cluster_is_told_of_this_one() {
+    with_nodes(31, &[1, 1], limits(), |network| async move {
+        let rig = network.node(1);
+        let conn = rig.dial(0);
+        let mut bytes = Vec::new();
+        peer::encode_introduce(9, &mut bytes).unwrap();
+        rig.send(conn, &bytes);
+        network.env.sleep(Duration::from_millis(1)).await;
+        let answer = rig.take_sent(conn);
+        let view = frame::open(&answer).unwrap();
+        let told = Answer::decode(peer::decode_introduced(&view).unwrap()).unwrap();
+        let Answer::Member(member) = told else {
+            panic!("{told:?}");
+        };
+        assert_eq!(member.name, "node-1");
+        assert!(member.wall_ms > 0);
+    });
 }
 
 #[test]

@@ -21,12 +21,16 @@
 //! the item is sent.
 
 mod hello;
+mod introduce;
 mod item;
 mod raft;
 #[cfg(test)]
 mod tests;
 
 pub use hello::{PeerHello, PeerWelcome};
+pub use introduce::{
+    INTRODUCED_BYTES_MAX, decode_introduce, decode_introduced, encode_introduce, encode_introduced,
+};
 pub use item::{
     Items, NodeState, PeerItem, Reach, SnapshotAck, SnapshotChunk, encode_forward_reply, items,
 };

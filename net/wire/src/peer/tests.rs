@@ -419,3 +419,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_introduction_is_one_of_its_version() {
+    let mut out = Vec::new();
+    encode_introduce(3, &mut out).unwrap();
+    let view = frame::open(&out).unwrap();
+    assert_eq!(decode_introduce(&view), Ok(PEER_VERSION));
+    let with = |body| decode_introduce(&FrameView { body, ..view });
+    assert_eq!(with(b"RGBI\x02\x00\x00\x00more"), Ok(2), "a later version");
+    for body in [
+        &b"RGBP\x01\x00\x00\x00"[..],
+        b"RGBI\x01\x00\x00\x01",
+        b"RGBI\x01\x00\x00\x00more",
+        b"RGBI\x01",
+    ] {
+        assert!(with(body).is_err(), "{body:?}");
+    }
+
+    let mut out = Vec::new();
+    encode_introduced(3, b"who", &mut out).unwrap();
+    let view = frame::open(&out).unwrap();
+    assert_eq!(decode_introduced(&view), Ok(&b"who"[..]));
+    assert!(decode_introduce(&view).is_err());
+    for body in [&b"\x02\x00\x00\x00who"[..], b"\x01\x00\x01\x00who", b"\x01"] {
+        assert!(decode_introduced(&FrameView { body, ..view }).is_err());
+    }
+    let most = vec![0; INTRODUCED_BYTES_MAX as usize];
+    out.clear();
+    assert!(encode_introduced(3, &most, &mut out).is_err() && out.is_empty());
+}
