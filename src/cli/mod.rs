@@ -24,6 +24,7 @@ mod incr;
 mod input;
 mod inspect;
 mod keyspace;
+mod local_cluster;
 mod offline;
 mod output;
 mod put;
@@ -75,6 +76,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Server(server::Args),
+    LocalCluster(local_cluster::Args),
     Put(put::Args),
     Get(get::Args),
     Del(del::Args),
@@ -154,6 +156,7 @@ impl Command {
     fn run(self, out: &mut Out) -> (Format, Outcome) {
         match self {
             Self::Server(args) => (Format::Text, args.run()),
+            Self::LocalCluster(args) => (Format::Text, args.run()),
             Self::Put(args) => (args.client.format, args.run(out)),
             Self::Get(args) => (args.client.format, args.run(out)),
             Self::Del(args) => (args.client.format, args.run(out)),

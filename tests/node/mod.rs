@@ -1,5 +1,6 @@
-//! One node as a process: its start, its end, its folder, its refusals.
+//! Nodes as processes: their start, their end, their folders, their refusals.
 
+mod cluster;
 mod crash;
 mod disk_full;
 mod input;

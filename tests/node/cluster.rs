@@ -1,0 +1,189 @@
+//! Several nodes as processes: how they find each other, and what a lost one costs.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{BINARY, Server, free_addresses, refused_at};
+
+/// How long a cluster may take to agree on something. Generous: it fails a hang, not a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Nodes {
+    _folder: tempfile::TempDir,
+    servers: Vec<Server>,
+}
+
+impl Nodes {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let addresses = free_addresses(3);
+        let mut servers: Vec<Server> = (0..3)
+            .map(|index| {
+                let dir = folder.path().join(name(index));
+                Server::begin(&dir, addresses[index], arguments(index, &addresses))
+            })
+            .collect();
+        for server in &mut servers {
+            server.wait_until_ready();
+        }
+        Self {
+            _folder: folder,
+            servers,
+        }
+    }
+
+    /// The status as one node tells it, once `is` holds of it.
+    fn status(&self, asked: usize, is: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let told = self.servers[asked].cli(&["status", "--format", "json"]);
+            let status = serde_json::from_slice(&told.stdout).unwrap_or_default();
+            if told.status.success() && is(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "not within a minute: {status}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn name(index: usize) -> String {
+    format!("n{}", index + 1)
+}
+
+fn arguments(index: usize, addresses: &[SocketAddr]) -> Vec<String> {
+    let peers: Vec<String> = (0..)
+        .zip(addresses)
+        .map(|(index, address)| format!("{}={address}", name(index)))
+        .collect();
+    let peers = peers.join(",");
+    let own = name(index);
+    ["--node", &own, "--peers", &peers]
+        .into_iter()
+        .chain(["--cores", "1", "--memory", "128MiB"])
+        .map(str::to_owned)
+        .collect()
+}
+
+fn is_led(status: &serde_json::Value) -> bool {
+    status["leaderless"] == serde_json::json!([])
+}
+
+#[test]
+fn acknowledged_writes_outlive_the_leader_that_took_them() {
+    let mut nodes = Nodes::start();
+    let keys: Vec<String> = (0..8).map(|n| format!("key-{n}")).collect();
+    for key in &keys {
+        nodes.servers[0].ok(&["put", "--timeout", "30s", key, "before"]);
+    }
+    assert_eq!(nodes.servers[2].ok(&["get", &keys[0]]), "before");
+
+    let status = nodes.status(0, is_led);
+    let partition = usize::from(ringbolt_wire::partition_of(keys[0].as_bytes(), 128));
+    let leader = status["partitions"][partition]["leader"].as_u64().unwrap();
+    let killed = usize::try_from(leader).unwrap() - 1;
+    let other = (killed + 1) % 3;
+    nodes.servers[killed].kill();
+    let began = Instant::now();
+    nodes.servers[other].ok(&["put", "--timeout", "30s", &keys[0], "after"]);
+    let gap = began.elapsed();
+    assert!(gap < Duration::from_secs(20), "no new leader for {gap:?}");
+    assert_eq!(nodes.servers[other].ok(&["get", &keys[0]]), "after");
+    for key in &keys[1..] {
+        let found = nodes.servers[other].ok(&["get", "--timeout", "30s", key]);
+        assert_eq!(found, "before");
+        nodes.servers[other].ok(&["put", "--timeout", "30s", key, "after"]);
+    }
+
+    nodes.servers[killed].restart();
+    nodes.status(other, |status| {
+        let node = &status["nodes"][killed];
+        is_led(status) && node["lag"] == 0 && node["replicas"].as_u64() == Some(128)
+    });
+    for key in &keys {
+        let found = nodes.servers[killed].ok(&["get", "--timeout", "30s", key]);
+        assert_eq!(found, "after");
+    }
+}
+
+#[test]
+fn a_node_that_lost_its_data_is_refused_and_one_of_another_list_too() {
+    let mut nodes = Nodes::start();
+    let addresses: Vec<SocketAddr> = nodes.servers.iter().map(|server| server.addr).collect();
+    assert!(nodes.servers[2].stop().success());
+    let dir = nodes.servers[2].dir.clone();
+    let own = arguments(2, &addresses);
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    std::fs::remove_dir_all(&dir).unwrap();
+    let said = refused_at(&dir, addresses[2], &own);
+    assert!(said.contains("its data is lost"), "{said}");
+
+    // A stranger that believes to be a fourth.
+    let fourth = free_addresses(1)[0];
+    let peers = format!("n1={},n4={fourth}", addresses[0]);
+    let cores = ["--cores", "1", "--memory", "128MiB"];
+    let own = [&["--node", "n4", "--peers", &peers][..], &cores].concat();
+    let said = refused_at(&dir.with_file_name("n4"), fourth, &own);
+    assert!(said.contains("has no node n4"), "{said}");
+}
+
+#[test]
+fn a_node_that_waits_for_its_peers_says_so_and_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let addresses = free_addresses(2);
+    let arguments = arguments(0, &addresses);
+    let mut server = Server::begin(folder.path(), addresses[0], arguments);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let put = server.cli(&["put", "--timeout", "1s", "a", "1"]);
+        assert_eq!(put.status.code(), Some(3), "nothing is written yet");
+        let said = String::from_utf8_lossy(&put.stderr);
+        if said.contains("node n1 is not part of a cluster yet") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{said}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_local_cluster_serves_until_it_is_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    // Three ports in tens that nobody has now.
+    let first = loop {
+        let first = free_addresses(1)[0].port();
+        let is_free = |step| std::net::TcpListener::bind(("127.0.0.1", first + step)).is_ok();
+        if first < 65_000 && [10, 20].into_iter().all(is_free) {
+            break first;
+        }
+    };
+    let mut cluster = Command::new(BINARY)
+        .args(["local-cluster", "--port", &first.to_string(), "--data"])
+        .arg(folder.path())
+        .args(["--memory", "384MiB"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(cluster.stderr.take().unwrap()).lines();
+    let next = said
+        .by_ref()
+        .map_while(Result::ok)
+        .inspect(|line| eprintln!("{line}"))
+        .find(|line| line.starts_with("The cluster of 3 is ready."));
+    let rest = std::thread::spawn(move || said.map_while(Result::ok).collect::<Vec<_>>());
+    let address = format!("127.0.0.1:{}", first + 10);
+    let put = Command::new(BINARY)
+        .args(["put", "--timeout", "30s", "--addr", &address, "a", "1"])
+        .status()
+        .unwrap();
+    let pid = cluster.id().to_string();
+    Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    let status = cluster.wait().unwrap();
+    let rest = rest.join().unwrap();
+    assert!(next.is_some(), "it was not ready: {rest:?}");
+    assert!(put.success() && status.success(), "{put} {status} {rest:?}");
+}
