@@ -22,4 +22,5 @@ pub mod range_deletes;
 pub mod row;
 pub mod snapshot;
 pub mod table;
+pub mod terms;
 pub mod tree;

@@ -8,6 +8,7 @@ use ringbolt_engine::engine::EngineOptions;
 use ringbolt_engine::log::LogOptions;
 use ringbolt_engine::tree::{self, TreeOptions};
 use ringbolt_ring::RingConfig;
+use ringbolt_wire::message::KEYSPACE_SYSTEM;
 
 use super::StartError;
 use super::format::DataDir;
@@ -198,6 +199,7 @@ fn engine(settings: &Settings, limits: &ShardLimits) -> EngineOptions {
         compression: compression(settings.tree.compression),
         compression_deepest: compression(settings.tree.compression_deepest),
         background_bytes_per_s: settings.tree.background_bytes_per_second,
+        terms_in: Some(KEYSPACE_SYSTEM),
         ..TreeOptions::default()
     };
     let segment_bytes = settings.log.segment_bytes;

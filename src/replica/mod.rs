@@ -24,6 +24,7 @@ use raft::prelude::HardState;
 use raft::{Config, RawNode, SnapshotStatus, StateRole};
 use ringbolt_engine::entry::{Effect, EntryHead, LogId, PartitionId};
 use ringbolt_engine::log::{RecoveredReplica, decode_payload_trusted, encode_payload};
+use ringbolt_engine::terms::Terms;
 
 mod lease;
 mod membership;
@@ -128,6 +129,7 @@ pub struct Replica {
     batch: Vec<Entry>,
     membership: Membership,
     applied: LogId,
+    terms: Terms,
     /// The partition's time at the last entry applied.
     applied_time_ms: u64,
     /// The partition's time at the last entry proposed.
@@ -253,6 +255,7 @@ impl Replica {
             batch: Vec::new(),
             membership,
             applied,
+            terms: Terms::default(),
             applied_time_ms,
             time_ms: applied_time_ms,
             opening: None,
@@ -425,6 +428,7 @@ impl Replica {
             "applied out of order"
         );
         self.applied = head.id;
+        self.terms.note(head.id);
         self.applied_time_ms = self.applied_time_ms.max(head.time_ms);
     }
 
@@ -631,6 +635,17 @@ impl Replica {
     #[must_use]
     pub fn applied_id(&self) -> LogId {
         self.applied
+    }
+
+    /// Takes over where the terms of what is applied begin, as the tree has noted.
+    pub fn set_terms(&mut self, terms: Terms) {
+        self.terms = terms;
+    }
+
+    /// Whether an entry was discarded: another one stands in its place, or its term is over.
+    #[must_use]
+    pub fn is_lost(&self, id: LogId) -> bool {
+        self.terms.is_lost(id, self.applied)
     }
 
     /// The highest index known to be committed.

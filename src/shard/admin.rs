@@ -16,6 +16,7 @@ use ringbolt_wire::message::{
 use super::Inner;
 use super::keyspaces::{self, Definition, HOME, NEXT_ID};
 use super::mail::{KeyspaceChange, Origin, Scope, Ticket};
+use super::own_rows;
 use super::pending::{KeyHashes, Outcome, Pending};
 use super::read::decode_reply;
 use super::reply::Refusal;
@@ -267,7 +268,7 @@ impl<E: Env> Inner<E> {
     /// Reads the definitions and tells every core of this node; a leader of the home partition also
     /// finishes drops that were cut short. Only on the core that holds the home partition.
     pub(super) async fn load_keyspaces(self: &Rc<Self>) -> Result<(), Refusal> {
-        let (from, to) = keyspace_range(HOME, KEYSPACE_SYSTEM, b"", b"");
+        let (from, to) = keyspace_range(HOME, KEYSPACE_SYSTEM, own_rows::END, b"");
         let mut cursor = self
             .engine
             .tree()
@@ -331,7 +332,7 @@ impl<E: Env> Inner<E> {
 
 /// The keyspace that a row of the system keyspace defines, and whether it is being dropped.
 fn defined(name: &[u8], value: &[u8]) -> Option<(Keyspace, bool)> {
-    if name == NEXT_ID {
+    if name < own_rows::END {
         return None;
     }
     let definition = keyspaces::decode(value)?;

@@ -413,10 +413,15 @@ impl<E: Env> Inner<E> {
                 // Half of it is in the log, or nothing: the next start finds out which.
                 return this.stop(&format!("partition {partition}: a snapshot: {error}"));
             }
+            let terms = match this.load_terms(partition).await {
+                Ok(terms) => terms,
+                Err(error) => return this.stop(&format!("partition {partition}: {error}")),
+            };
             add(&this.counters.snapshots_installed_total, 1);
             this.in_doubt_upto(partition, id.index);
             this.with_replica(partition, |replica| {
                 replica.installed(id, time_ms, membership);
+                replica.set_terms(terms);
             });
             done(&this);
             this.to_drive(partition);

@@ -31,6 +31,7 @@ mod keyspaces;
 pub mod limits;
 pub mod mail;
 mod observe;
+mod own_rows;
 mod peers;
 mod pending;
 mod read;

@@ -17,6 +17,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringbolt_engine::entry::LogId;
 use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::row::{ReadAt, RowKeyBuf, RowMeta};
 use ringbolt_engine::tree::{Lookup, Row};
@@ -134,28 +135,50 @@ impl<E: Env> Inner<E> {
     }
 
     /// The index that a read must wait for: what its tokens name, or what a leader knows to be
-    /// committed.
+    /// committed. A refusal if a token names an entry that was discarded.
     pub(super) fn wanted(
         &self,
         origin: &Origin,
         partition: PartitionId,
         read: &ReadOptions<'_>,
         applied: Token,
-    ) -> Option<u64> {
+    ) -> Result<Option<u64>, Refusal> {
         let wanted = match read.level {
             ReadLevel::Stale { .. } => None,
-            ReadLevel::Session => read
-                .tokens
-                .iter()
-                .filter(|token| token.partition == partition)
-                .map(|token| token.index)
-                .max(),
+            ReadLevel::Session => {
+                let mut highest = None;
+                for token in read.tokens.iter().filter(|t| t.partition == partition) {
+                    self.check_not_lost(&token)?;
+                    highest = highest.max(Some(token.index));
+                }
+                highest
+            }
             ReadLevel::Linearizable | ReadLevel::Strict if origin.settled => None,
             ReadLevel::Linearizable | ReadLevel::Strict => {
                 self.with_replica(partition, |replica| replica.commit())
             }
         };
-        wanted.filter(|&index| index > applied.index)
+        Ok(wanted.filter(|&index| index > applied.index))
+    }
+
+    /// Whether the entry that a token names stands, or may come yet.
+    fn check_not_lost(&self, token: &Token) -> Result<(), Refusal> {
+        let id = LogId {
+            term: token.term,
+            index: token.index,
+        };
+        match self.with_replica(token.partition, |replica| replica.is_lost(id)) {
+            Some(true) => Err(Refusal::new(
+                ErrorCode::Lost,
+                0,
+                format!(
+                    "entry {} of term {} in partition {} was discarded when its leader failed: \
+                     what was read or written with it never came to be",
+                    id.index, id.term, token.partition
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Puts a request aside until its partitions have applied what is wanted of each.
@@ -224,8 +247,12 @@ impl<E: Env> Inner<E> {
             Ok(view) => view,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
-        if let Some(index) = self.wanted(&origin, partition, read, seen) {
-            return self.defer(&origin, scope, vec![(partition, index)], bytes);
+        match self.wanted(&origin, partition, read, seen) {
+            Ok(None) => {}
+            Ok(Some(index)) => {
+                return self.defer(&origin, scope, vec![(partition, index)], bytes);
+            }
+            Err(refusal) => return self.refuse(&origin, &refusal),
         }
         let glance = {
             let mut row_key = self.row_key.borrow_mut();
@@ -346,8 +373,12 @@ impl<E: Env> Inner<E> {
             Ok(view) => view,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
-        if let Some(index) = self.wanted(&origin, partition, read, seen) {
-            return self.defer(&origin, scope, vec![(partition, index)], bytes);
+        match self.wanted(&origin, partition, read, seen) {
+            Ok(None) => {}
+            Ok(Some(index)) => {
+                return self.defer(&origin, scope, vec![(partition, index)], bytes);
+            }
+            Err(refusal) => return self.refuse(&origin, &refusal),
         }
         let this = Rc::clone(self);
         let row_key = RowKeyBuf::of(partition, keyspace, key);
@@ -481,7 +512,10 @@ impl<E: Env> Inner<E> {
                 Err(refusal) => return self.refuse(&origin, &refusal),
             };
             if !seen.iter().any(|other| other.partition == partition) {
-                let index = self.wanted(&origin, partition, read, token);
+                let index = match self.wanted(&origin, partition, read, token) {
+                    Ok(index) => index,
+                    Err(refusal) => return self.refuse(&origin, &refusal),
+                };
                 behind.extend(index.map(|index| (partition, index)));
                 seen.push(token);
             }

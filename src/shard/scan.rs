@@ -192,7 +192,10 @@ impl<E: Env> Inner<E> {
                 Ok(view) => view,
                 Err(refusal) => return self.refuse(&origin, &refusal),
             };
-            let index = self.wanted(&origin, partition, &scan.read, seen);
+            let index = match self.wanted(&origin, partition, &scan.read, seen) {
+                Ok(index) => index,
+                Err(refusal) => return self.refuse(&origin, &refusal),
+            };
             behind.extend(index.map(|index| (partition, index)));
             tokens.push(seen);
             if !page.is_empty() {

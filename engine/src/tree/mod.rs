@@ -30,6 +30,7 @@ use crate::manifest::{Applied, Edit, Manifest, Replacement};
 use crate::planted::{self, Bug};
 use crate::row::{RowKeyBuf, keyspace_range};
 use crate::table::{Table, TableContext};
+use crate::terms;
 
 mod columns;
 mod cursor;
@@ -177,6 +178,17 @@ impl<E: Env> Tree<E> {
             let mut scratch = inner.scratch.borrow_mut();
             for effect in effects {
                 apply_effect(&mut memtable, &mut scratch, head, &effect);
+            }
+            let begins = before.is_none_or(|before| before.id.term < head.id.term);
+            if begins && let Some(keyspace) = inner.options.terms_in {
+                let note = Effect::Put {
+                    keyspace,
+                    key: &terms::key_of(head.id.term),
+                    value: &terms::value_of(head.id.term),
+                    expires_ms: 0,
+                    created_ms: 0,
+                };
+                apply_effect(&mut memtable, &mut scratch, head, &note);
             }
         }
         let applied = Applied {

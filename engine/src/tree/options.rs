@@ -1,6 +1,7 @@
 //! Settings of a tree.
 
 pub use crate::compress::Compression;
+use crate::entry::KeyspaceId;
 
 /// How a tree shares its memory and shapes its levels. All sizes in bytes.
 ///
@@ -49,6 +50,9 @@ pub struct TreeOptions {
     pub manifest_bytes: u64,
     /// Rows of one chunk of an export, at most 1 MiB: see [`TreeOptions::chunk_bytes`].
     pub chunk_bytes: usize,
+    /// The keyspace in which the first entry of each term is noted: see [`crate::terms`]. `None`
+    /// notes none.
+    pub terms_in: Option<KeyspaceId>,
 }
 
 impl Default for TreeOptions {
@@ -73,6 +77,7 @@ impl Default for TreeOptions {
             ballast_bytes: 16 << 20,
             manifest_bytes: 1 << 20,
             chunk_bytes: 256 << 10,
+            terms_in: None,
         }
     }
 }

@@ -21,6 +21,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ringbolt_engine::engine::{Engine, EngineOptions};
 use ringbolt_engine::error::EngineError;
 use ringbolt_engine::log::RecoveredReplica;
+use ringbolt_wire::message::KEYSPACE_SYSTEM;
 
 use super::args::SettingsArgs;
 use super::failure::{Answer, Failure, Outcome};
@@ -180,6 +181,7 @@ fn options(settings: &Settings, cores: u16) -> EngineOptions {
         ..EngineOptions::default()
     };
     options.tree.memory_bytes = settings.memory / u64::from(cores.max(1)) / 2;
+    options.tree.terms_in = Some(KEYSPACE_SYSTEM);
     options.log.segment_bytes = settings.log.segment_bytes;
     // It is filled for the server's first start, which can do that itself.
     options.log.first_fill_bytes = 1 << 20;

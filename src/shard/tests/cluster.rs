@@ -475,3 +475,100 @@ fn a_keyspace_is_known_on_every_node() {
         }
     });
 }
+
+/// A session read of `k` with a token: what came of it.
+async fn read_after(rig: &Rig, conn: u64, token: Token, deadline_ms: u32) -> Result<(), ErrorCode> {
+    let mut tokens = TokensBuf::default();
+    tokens.push(token);
+    let read = Request::Get {
+        keyspace: 0,
+        read: ReadOptions {
+            level: ReadLevel::Session,
+            tokens: tokens.as_tokens(),
+        },
+        key: b"k",
+    };
+    let mut bytes = Vec::new();
+    read.encode(77, deadline_ms, &mut bytes).unwrap();
+    rig.send(conn, &bytes);
+    rig.reply(conn, |reply| match reply {
+        Response::Value { .. } | Response::NotFound { .. } => Ok(()),
+        Response::Error(ErrorReply { code, .. }) => Err(code),
+        other => panic!("{other:?}"),
+    })
+    .await
+}
+
+#[test]
+fn a_token_of_a_discarded_entry_is_lost_everywhere() {
+    with_cluster(9, &[1, 1, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        let old = leader_of(&network, b"k");
+        let others: Vec<u32> = (1..=3).filter(|&node| node != old).collect();
+        let rig = network.node(old);
+        let conn = rig.connect(0, None).await;
+        let stands = written_token(&rig, conn, Ack::Quorum).await;
+        for &node in &others {
+            network.sever(old, node);
+        }
+        // Durable on a leader that nobody hears any more.
+        let discarded = written_token(&rig, conn, Ack::Leader).await;
+        assert_eq!(discarded.index, stands.index + 1);
+        led(&network, &others).await;
+        let new = network.node(leader_of(&network, b"k"));
+        let there = new.connect(0, None).await;
+        written(&new, there, &plain(b"k", b"other")).await;
+        assert_eq!(
+            read_after(&new, there, discarded, 100).await,
+            Err(ErrorCode::Lost)
+        );
+        // Who was cut off cannot know yet: it waits.
+        assert_eq!(
+            read_after(&rig, conn, discarded, 100).await,
+            Err(ErrorCode::Stale)
+        );
+        network.heal();
+        network.env.sleep(SECOND).await;
+        for node in 1..=3 {
+            let rig = network.node(node);
+            let conn = rig.connect(0, None).await;
+            let lost = read_after(&rig, conn, discarded, 100).await;
+            assert_eq!(lost, Err(ErrorCode::Lost), "node {node}");
+            assert_eq!(read_after(&rig, conn, stands, 100).await, Ok(()));
+            let ahead = Token {
+                index: discarded.index + 1000,
+                ..discarded
+            };
+            let lost = read_after(&rig, conn, ahead, 100).await;
+            assert_eq!(lost, Err(ErrorCode::Lost), "node {node}");
+            let to_come = Token {
+                term: discarded.term + 100,
+                ..ahead
+            };
+            let waits = read_after(&rig, conn, to_come, 100).await;
+            assert_eq!(waits, Err(ErrorCode::Stale));
+        }
+    });
+}
+
+/// The token of a write of `k`.
+async fn written_token(rig: &Rig, conn: u64, ack: Ack) -> Token {
+    let request = Request::Write {
+        keyspace: 0,
+        options: WriteOptions {
+            ack,
+            ..WriteOptions::default()
+        },
+        op: WriteOp::Put {
+            key: b"k",
+            value: b"v",
+            ttl: Ttl::Never,
+            condition: Condition::None,
+        },
+    };
+    rig.call(conn, &request, |reply| match reply {
+        Response::Written { token, .. } => token,
+        other => panic!("{other:?}"),
+    })
+    .await
+}

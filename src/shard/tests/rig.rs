@@ -14,7 +14,7 @@ use ringbolt_engine::env::sim::{self, SimEnv, SimOptions};
 use ringbolt_engine::log::LogOptions;
 use ringbolt_engine::tree::TreeOptions;
 use ringbolt_wire::frame::{self, Peek};
-use ringbolt_wire::message::{Request, Response};
+use ringbolt_wire::message::{KEYSPACE_SYSTEM, Request, Response};
 
 use crate::cluster::{ClusterView, Identity, NodeId, NodeInfo};
 use crate::shard::limits::ShardLimits;
@@ -99,6 +99,7 @@ fn options() -> EngineOptions {
         tree: TreeOptions {
             memory_bytes: 8 << 20,
             memtable_bytes: 64 << 10,
+            terms_in: Some(KEYSPACE_SYSTEM),
             ..TreeOptions::tiny()
         },
         commits_alone: crate::replica::commits_alone,

@@ -11,6 +11,7 @@ use ringbolt_engine::env::sim::{
 };
 use ringbolt_engine::log::LogOptions;
 use ringbolt_engine::tree::TreeOptions;
+use ringbolt_wire::message::KEYSPACE_SYSTEM;
 
 use super::check;
 use super::client::{Client, Habits};
@@ -210,6 +211,7 @@ fn draw_engine(rng: &mut Rng) -> EngineOptions {
         tree: TreeOptions {
             memory_bytes: 1 << 20,
             memtable_bytes: [20 << 10, 90 << 10][rng.index(2)],
+            terms_in: Some(KEYSPACE_SYSTEM),
             ..TreeOptions::tiny()
         },
         commits_alone: ringbolt::replica::commits_alone,
