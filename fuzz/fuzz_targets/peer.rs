@@ -42,4 +42,13 @@ fuzz_target!(|bytes: &[u8]| {
         found.encode(1, &mut out);
         assert_eq!(frame::open(&out), Ok(welcome));
     }
+    if let Err(error) = peer::decode_introduce(&view(Kind::Introduce as u8, bytes)) {
+        assert!(!error.is_fatal());
+    }
+    let introduced = view(Kind::Introduced as u8, bytes);
+    if let Ok(answer) = peer::decode_introduced(&introduced) {
+        let mut out = Vec::new();
+        peer::encode_introduced(1, answer, &mut out).expect("it is short");
+        assert_eq!(frame::open(&out), Ok(introduced));
+    }
 });

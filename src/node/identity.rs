@@ -180,3 +180,51 @@ fn introduce(settings: &Settings, dir: &DataDir) -> Result<Introduction, StartEr
         wall_ms: meet::wall_ms(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::format::{FORMAT_VERSION, Format};
+
+    fn facts(name: &str, port: u16, cores: u16) -> NodeFacts {
+        NodeFacts {
+            name: name.to_owned(),
+            address: format!("127.0.0.1:{port}"),
+            cores,
+            zone: "z".to_owned(),
+            weight: 100,
+            folder: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn only_a_cluster_of_one_takes_other_cores() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut dir = DataDir::open(folder.path(), || {
+            Ok(Format {
+                version: FORMAT_VERSION,
+                id: "a".into(),
+                cores: 4,
+                layout: 0,
+                partitions: 128,
+                durability: "dsync".into(),
+                boots: 0,
+                node: None,
+            })
+        })
+        .unwrap();
+        dir.identify("a", &[]).unwrap();
+        let now = facts("a", 1, 4);
+        let alone = ClusterMap::bootstrap(7, 128, 3, vec![facts("a", 1, 2)]).unwrap();
+        let taken = refresh(alone, 1, now.clone(), &mut dir).unwrap();
+        assert_eq!(taken.node(1).unwrap().facts, now);
+        assert_eq!(dir.cluster().unwrap(), Some((taken, 1)));
+
+        let nodes = vec![facts("a", 1, 2), facts("b", 2, 2)];
+        let two = ClusterMap::bootstrap(7, 128, 3, nodes).unwrap();
+        let error = refresh(two.clone(), 1, now, &mut dir).unwrap_err();
+        assert!(error.to_string().contains("recore --cores 2"), "{error}");
+        let same = facts("a", 1, 2);
+        assert_eq!(refresh(two.clone(), 1, same, &mut dir).unwrap(), two);
+    }
+}
