@@ -789,7 +789,8 @@ impl Replica {
 
     fn heard(&mut self, from: u64, stamp: Duration) {
         match self.stamps.iter_mut().find(|(id, _)| *id == from) {
-            Some((_, newest)) => *newest = stamp.max(*newest),
+            // The last one, not the highest: a peer's clock may have begun anew.
+            Some((_, last)) => *last = stamp,
             None => self.stamps.push((from, stamp)),
         }
     }

@@ -510,7 +510,7 @@ impl<E: Env> Inner<E> {
                 reject_hint: message.reject_hint,
                 request_snapshot: message.request_snapshot,
                 priority: message.priority,
-                stamp: micros(outgoing.stamp),
+                stamp: self.shown_stamp(outgoing.stamp),
                 echo: micros(outgoing.echo),
                 context: &message.context,
                 snapshot: None,
@@ -580,12 +580,28 @@ impl<E: Env> Inner<E> {
             taken.push(from_payload(partition, id, entry.data.to_vec()));
         }
         raft.set_entries(taken.into());
-        let (stamp, echo) = (
-            Duration::from_micros(message.stamp),
-            Duration::from_micros(message.echo),
-        );
+        let stamp = Duration::from_micros(message.stamp);
+        let echo = self.own_stamp(message.echo);
         self.with_replica(partition, |replica| replica.step(raft, stamp, echo));
         self.to_drive(partition);
+    }
+
+    /// A moment as peers see it: see [`Inner::own_stamp`].
+    pub(super) fn shown_stamp(&self, moment: Duration) -> u64 {
+        micros(moment).wrapping_add(self.clock_offset)
+    }
+
+    /// The moment of this process that a peer's echo names; zero if it names none. What is sent is
+    /// shifted by a number drawn at each start: a clock that begins anew with the machine must never
+    /// take an echo of its former life for one of its own.
+    pub(super) fn own_stamp(&self, echo: u64) -> Duration {
+        let moment = Duration::from_micros(echo.wrapping_sub(self.clock_offset));
+        let known = self.began..=self.clock.get().now;
+        if known.contains(&moment) {
+            moment
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// The core of a node that holds a partition.

@@ -208,6 +208,9 @@ struct Inner<E: Env> {
     receiving: RefCell<AHashMap<PartitionId, Receiving<E>>>,
     staged: RefCell<AHashMap<PartitionId, Staged<E>>>,
     next_tick: Cell<Duration>,
+    /// When this process began, and what its clock is shifted by before a peer sees it.
+    began: Duration,
+    clock_offset: u64,
     deferred: RefCell<Vec<Deferred>>,
     /// Requests whose wait is over, to be taken up this turn.
     ready: RefCell<Vec<Deferred>>,
@@ -238,6 +241,7 @@ impl<E: Env> Shard<E> {
     pub fn new(env: E, engine: Engine<E>, config: ShardConfig) -> Self {
         let partitions = usize::from(config.map.partitions());
         let cores = usize::from(config.map.cores());
+        let (began, clock_offset) = (env.now(), env.random());
         Self(Rc::new(Inner {
             clock: Cell::new(TurnClock {
                 now: env.now(),
@@ -265,6 +269,8 @@ impl<E: Env> Shard<E> {
             receiving: RefCell::default(),
             staged: RefCell::default(),
             next_tick: Cell::new(Duration::ZERO),
+            began,
+            clock_offset,
             deferred: RefCell::default(),
             ready: RefCell::default(),
             held: RefCell::default(),

@@ -12,7 +12,7 @@ use ringbolt_wire::message::{
 use ringbolt_wire::partition_of;
 
 use super::network::{Network, with_cluster};
-use super::rig::{PARTITIONS, Rig};
+use super::rig::{PARTITIONS, Rig, limits, with_node};
 use super::{done, incr, put, value};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -571,4 +571,24 @@ async fn written_token(rig: &Rig, conn: u64, ack: Ack) -> Token {
         other => panic!("{other:?}"),
     })
     .await
+}
+
+#[test]
+fn an_echo_of_another_life_of_the_clock_is_none() {
+    with_node(9, 1, limits(), |rig| async move {
+        rig.env.sleep(SECOND).await;
+        let inner = &rig.shards[0].0;
+        inner.read_clock();
+        let now = inner.clock.get().now;
+        let sent = now - Duration::from_millis(100);
+        assert_eq!(
+            inner.own_stamp(inner.shown_stamp(sent)).as_micros(),
+            sent.as_micros()
+        );
+        for moment in [now + SECOND, Duration::ZERO] {
+            assert_eq!(inner.own_stamp(inner.shown_stamp(moment)), Duration::ZERO);
+        }
+        // As a clock shows it that was shifted by another number, or by none.
+        assert_eq!(inner.own_stamp(sent.as_micros() as u64), Duration::ZERO);
+    });
 }
