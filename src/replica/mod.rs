@@ -286,7 +286,9 @@ impl Replica {
     pub fn tick(&mut self) {
         self.flush_batch();
         self.ticks = self.ticks.saturating_add(1);
-        self.raft.tick();
+        if !self.is_restoring() {
+            self.raft.tick();
+        }
         self.set_timeout();
         self.hand_over_if_due();
     }
@@ -309,6 +311,9 @@ impl Replica {
         );
         // Whatever it promised a leader before it was restarted still holds.
         if is_vote && self.ticks <= ELECTION_TICKS_MIN as u32 {
+            return;
+        }
+        if message.msg_type == MessageType::MsgTimeoutNow && self.is_restoring() {
             return;
         }
         let (kind, from, term) = (message.msg_type, message.from, message.term);
@@ -407,6 +412,10 @@ impl Replica {
     /// The work numbered `number`, and all before it, is durable.
     pub fn persisted(&mut self, number: u64) {
         self.raft.on_persist_ready(number);
+        let stored = self.stored_index();
+        if !self.installing && self.is_restoring() && stored >= self.applied.index {
+            self.raft.advance_apply_to(self.applied.index);
+        }
     }
 
     /// The snapshot of the last work taken is installed, durably: everything up to `id` is applied.
@@ -725,6 +734,12 @@ impl Replica {
         // since these were numbered.
         let taken = self.raft.step(message);
         debug_assert!(taken.is_ok(), "a serving leader refused a proposal");
+    }
+
+    /// Whether a snapshot has taken the place of entries that the `raft` crate believes are still to
+    /// be applied: it must not stand for election now, for which it would look at them.
+    fn is_restoring(&self) -> bool {
+        self.raft.raft.raft_log.applied < self.raft.store().truncated().index
     }
 
     fn role_changed(&mut self) {
