@@ -37,16 +37,21 @@ impl<E: Env> Inner<E> {
                 self.discarded(partition, pending.outcome);
                 continue;
             }
-            match self.still_to_store(partition, &pending) {
-                Some(needed) => self.spreading.borrow_mut().push(Spreading {
-                    partition,
-                    id: pending.id,
-                    needed,
-                    bytes: pending.bytes,
-                    outcome: pending.outcome,
-                }),
-                None => self.acknowledge(pending.outcome, pending.bytes, partition, applied),
-            }
+            self.conclude(partition, pending);
+        }
+    }
+
+    /// Answers a write whose entry is applied, once as many replicas have stored it as it asks for.
+    pub(super) fn conclude(&self, partition: PartitionId, pending: Pending) {
+        match self.still_to_store(partition, &pending) {
+            Some(needed) => self.spreading.borrow_mut().push(Spreading {
+                partition,
+                id: pending.id,
+                needed,
+                bytes: pending.bytes,
+                outcome: pending.outcome,
+            }),
+            None => self.acknowledge(pending.outcome, pending.bytes, partition, pending.id),
         }
     }
 

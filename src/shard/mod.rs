@@ -48,6 +48,7 @@ mod status;
 mod tests;
 mod turn;
 mod write;
+mod writers;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -78,6 +79,7 @@ use peers::Peers;
 use pending::{Outcome, PendingQueue};
 use route::PartitionMap;
 use sessions::{Sessions, Stage};
+use writers::Writers;
 
 pub use observe::ReplicaState;
 
@@ -190,6 +192,8 @@ struct Inner<E: Env> {
     replicas: RefCell<Box<[Option<Replica>]>>,
     /// By partition.
     pending: RefCell<Box<[PendingQueue]>>,
+    /// By partition.
+    writers: RefCell<Box<[Writers]>>,
     /// How many pending writes are to be answered once they are durable here.
     leader_acks: Cell<u64>,
     spreading: RefCell<Vec<Spreading>>,
@@ -256,6 +260,7 @@ impl<E: Env> Shard<E> {
             leaving: RefCell::default(),
             replicas: RefCell::new((0..partitions).map(|_| None).collect()),
             pending: RefCell::new((0..partitions).map(|_| PendingQueue::default()).collect()),
+            writers: RefCell::new((0..partitions).map(|_| Writers::default()).collect()),
             leader_acks: Cell::new(0),
             spreading: RefCell::default(),
             driving: RefCell::default(),

@@ -6,7 +6,8 @@
 //! some thousands of writes.
 //!
 //! An answer that rests on a pending effect but writes nothing (a failed condition) rides in the
-//! queue under that effect's entry, and is given only once it is committed.
+//! queue under that effect's entry, and is given only once it is committed. So does the answer to a
+//! repeat of a write that is pending.
 //!
 //! What becomes of an entry is known when its index is applied: it is this entry, or another one
 //! of a newer term that took its place. In the first case the write is done, in the second it was
@@ -97,9 +98,13 @@ pub(super) struct PendingQueue {
 }
 
 impl PendingQueue {
+    /// Adds one behind all of the same entry.
     pub(super) fn push(&mut self, pending: Pending) {
-        debug_assert!(self.last().is_none_or(|last| last <= pending.id));
-        self.queue.push_back(pending);
+        if self.last().is_none_or(|last| last <= pending.id) {
+            return self.queue.push_back(pending);
+        }
+        let at = self.queue.partition_point(|one| one.id <= pending.id);
+        self.queue.insert(at, pending);
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -27,6 +27,7 @@ use super::Inner;
 use super::mail::Origin;
 use super::pending::{KeyHashes, Outcome, Pending};
 use super::reply::Refusal;
+use super::writers::{self, Done};
 use crate::replica::{Replica, node_of};
 
 /// How often a decision may find its key's state pushed out of the cache again before it gives up.
@@ -190,9 +191,14 @@ impl<E: Env> Inner<E> {
     ) {
         let checked = self
             .check_leads(partition, keyspace)
-            .and_then(|()| self.check_options(partition, options))
-            .and_then(|()| self.check_op(op));
+            .and_then(|()| self.check_options(partition, options));
         if let Err(refusal) = checked {
+            return self.refuse(&origin, &refusal);
+        }
+        if self.answer_repeat(origin, partition, options) {
+            return;
+        }
+        if let Err(refusal) = self.check_op(op) {
             return self.refuse(&origin, &refusal);
         }
         let mut arena = Vec::new();
@@ -203,11 +209,24 @@ impl<E: Env> Inner<E> {
             }
         };
         let effect = decided.effect(keyspace, &arena);
-        let proposed = self.propose(partition, options.client, options.sequence, &[effect]);
+        let result = self.result_of(partition, options, || match decided.counter() {
+            Some(value) => Done::Counter { value },
+            None => Done::Written {
+                existed: decided.existed(),
+            },
+        });
+        let (client, sequence) = (options.client, options.sequence);
+        let proposed = match &result {
+            Some(result) => self.propose(partition, client, sequence, &[effect, result.effect()]),
+            None => self.propose(partition, client, sequence, &[effect]),
+        };
         let head = match proposed {
             Ok(head) => head,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
+        if let Some(result) = result {
+            self.result_proposed(&head, result);
+        }
         let outcome = match decided.counter() {
             Some(value) => Outcome::Counter { origin, value },
             None => Outcome::Written {
@@ -254,9 +273,14 @@ impl<E: Env> Inner<E> {
     ) {
         let checked = self
             .check_leads(partition, keyspace)
-            .and_then(|()| self.check_options(partition, options))
-            .and_then(|()| self.check_batch(ops));
+            .and_then(|()| self.check_options(partition, options));
         if let Err(refusal) = checked {
+            return self.refuse(&origin, &refusal);
+        }
+        if self.answer_repeat(origin, partition, options) {
+            return;
+        }
+        if let Err(refusal) = self.check_batch(ops) {
             return self.refuse(&origin, &refusal);
         }
         let mut arena = Vec::new();
@@ -270,20 +294,25 @@ impl<E: Env> Inner<E> {
                 }
             }
         }
+        let counters: Box<[_]> = decided.iter().map(Decided::counter).collect();
+        let result = self.result_of(partition, options, || Done::of_batch(&counters));
         let effects: Vec<Effect<'_>> = decided
             .iter()
             .map(|one| one.effect(keyspace, &arena))
+            .chain(result.iter().map(writers::Result::effect))
             .collect();
         let proposed = self.propose(partition, options.client, options.sequence, &effects);
         let head = match proposed {
             Ok(head) => head,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
+        if let Some(result) = result {
+            self.result_proposed(&head, result);
+        }
         let keys = decided
             .iter()
             .map(|one| self.hash(keyspace, one.key()))
             .collect();
-        let counters = decided.iter().map(Decided::counter).collect();
         let pending = Pending {
             id: head.id,
             keys: KeyHashes::Many(keys),
@@ -617,17 +646,9 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Whether the group has as many replicas as acknowledgements are asked for, and the write is
-    /// not a repeat of one that may have been done.
+    /// Whether the group has as many replicas as acknowledgements are asked for.
     fn check_options(&self, partition: PartitionId, options: &WriteOptions) -> Result<(), Refusal> {
         self.check_tables()?;
-        if options.retry {
-            return Err(Refusal::new(
-                ErrorCode::InDoubt,
-                0,
-                "it is not known whether this write was done before: read the key to find out",
-            ));
-        }
         let Ack::Count(count) = options.ack else {
             return Ok(());
         };

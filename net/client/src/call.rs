@@ -41,6 +41,9 @@ use crate::routes::{Pick, Route, Routes};
 /// How long a node that does not lead may take over what only the leader can serve.
 const FORWARD_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long after its first sending a write may be sent again: servers forget after twice that time.
+const REPEAT_WITHIN: Duration = Duration::from_secs(30);
+
 /// Makes calls; what all clones of a client share.
 pub(crate) struct Caller {
     pub(crate) cluster: Arc<Cluster>,
@@ -135,6 +138,7 @@ impl Caller {
         deadline: Instant,
     ) -> Result<Reply, Error> {
         let mut progress = Progress::default();
+        let begun = Instant::now();
         loop {
             let anywhere = progress.anywhere(&request);
             let pick = self.pick(route, anywhere, &progress.failed);
@@ -228,7 +232,8 @@ impl Caller {
                     next += progress.end_round();
                 }
             }
-            if next >= deadline {
+            let too_late = progress.in_doubt.is_some() && next >= begun + REPEAT_WITHIN;
+            if next >= deadline || too_late {
                 return Err(progress.settle(last));
             }
             tokio::time::sleep_until(next).await;

@@ -18,7 +18,7 @@ use super::{done, incr, put, value};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Waits until every partition has a leader that serves.
-async fn led(network: &Network, nodes: &[u32]) {
+pub(super) async fn led(network: &Network, nodes: &[u32]) {
     for _ in 0..5000 {
         let mut serving = vec![0; usize::from(PARTITIONS)];
         for &node in nodes {
@@ -39,7 +39,7 @@ async fn led(network: &Network, nodes: &[u32]) {
 }
 
 /// The node that leads the partition of a key.
-fn leader_of(network: &Network, key: &[u8]) -> u32 {
+pub(super) fn leader_of(network: &Network, key: &[u8]) -> u32 {
     let partition = partition_of(key, PARTITIONS);
     let leads =
         |node: &u32| {

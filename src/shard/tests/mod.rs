@@ -3,6 +3,7 @@
 mod cluster;
 mod network;
 mod peers;
+mod retries;
 mod rig;
 
 use std::time::Duration;
@@ -451,30 +452,6 @@ fn a_client_that_does_not_read_is_cut_off_and_one_that_says_nothing_too() {
         rig.env.sleep(Duration::from_secs(30)).await;
         assert!(rig.is_closed(deaf) && rig.is_closed(silent));
         assert!(value(&rig, good, b"big").await.is_some());
-    });
-}
-
-#[test]
-fn a_repeat_whose_outcome_nobody_remembers_is_not_done() {
-    with_node(11, 1, limits(), |rig| async move {
-        let conn = rig.connect(0, None).await;
-        let repeat = Request::Write {
-            keyspace: 0,
-            options: WriteOptions {
-                client: 7,
-                sequence: 1,
-                retry: true,
-                ..WriteOptions::default()
-            },
-            op: WriteOp::Increment {
-                key: b"n",
-                by: 1,
-                ttl: Ttl::Keep,
-                condition: Condition::None,
-            },
-        };
-        assert_eq!(code(&rig, conn, &repeat).await, ErrorCode::InDoubt);
-        assert_eq!(value(&rig, conn, b"n").await, None);
     });
 }
 

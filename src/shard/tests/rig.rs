@@ -217,6 +217,15 @@ impl Rig {
         rig
     }
 
+    /// Ends the node as a process does that is told to stop; it can be opened again.
+    pub(super) async fn close(&self) {
+        self.stop.set(true);
+        self.env.sleep(Duration::from_millis(10)).await;
+        for shard in &self.shards {
+            shard.engine().close().await.unwrap();
+        }
+    }
+
     /// One turn of every core.
     fn turn(&self) {
         for core in 0..self.shards.len() {
