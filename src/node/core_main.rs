@@ -95,6 +95,6 @@ async fn live(
     while !shard.is_idle() && env.now() < deadline {
         env.sleep(Duration::from_millis(1)).await;
     }
-    let closed = shard.engine().close().await;
+    let closed = shard.close().await;
     closed.map_err(|error| error.to_string())
 }

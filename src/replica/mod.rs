@@ -286,7 +286,7 @@ impl Replica {
     pub fn tick(&mut self) {
         self.flush_batch();
         self.ticks = self.ticks.saturating_add(1);
-        if !self.lags() {
+        if !self.is_restoring() {
             self.raft.tick();
         }
         self.set_timeout();
@@ -313,7 +313,7 @@ impl Replica {
         if is_vote && self.ticks <= ELECTION_TICKS_MIN as u32 {
             return;
         }
-        if message.msg_type == MessageType::MsgTimeoutNow && self.lags() {
+        if message.msg_type == MessageType::MsgTimeoutNow && self.is_restoring() {
             return;
         }
         let (kind, from, term) = (message.msg_type, message.from, message.term);
@@ -412,16 +412,10 @@ impl Replica {
     /// The work numbered `number`, and all before it, is durable.
     pub fn persisted(&mut self, number: u64) {
         self.raft.on_persist_ready(number);
-        let log = &self.raft.raft.raft_log;
-        if self.lags() && !self.installing && log.persisted >= self.applied.index {
+        let stored = self.stored_index();
+        if !self.installing && self.is_restoring() && stored >= self.applied.index {
             self.raft.advance_apply_to(self.applied.index);
         }
-    }
-
-    /// Whether the `raft` crate does not know yet that a snapshot is applied. Until then it must not
-    /// stand for election: it would look for the entries before it, which are gone.
-    fn lags(&self) -> bool {
-        self.installing || self.raft.raft.raft_log.applied < self.applied.index
     }
 
     /// The snapshot of the last work taken is installed, durably: everything up to `id` is applied.
@@ -740,6 +734,12 @@ impl Replica {
         // since these were numbered.
         let taken = self.raft.step(message);
         debug_assert!(taken.is_ok(), "a serving leader refused a proposal");
+    }
+
+    /// Whether a snapshot has taken the place of entries that the `raft` crate believes are still to
+    /// be applied: it must not stand for election now, for which it would look at them.
+    fn is_restoring(&self) -> bool {
+        self.raft.raft.raft_log.applied < self.raft.store().truncated().index
     }
 
     fn role_changed(&mut self) {

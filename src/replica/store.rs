@@ -92,6 +92,11 @@ impl EntryStore {
         self.entries.get(usize::try_from(at).ok()?)
     }
 
+    /// The last entry that is not here any more.
+    pub(super) fn truncated(&self) -> LogId {
+        self.truncated
+    }
+
     pub(super) fn last(&self) -> LogId {
         self.entries.back().map_or(self.truncated, id_of)
     }

@@ -16,6 +16,10 @@ pub struct ReplicaState {
     pub term: u64,
     /// Whether it leads in that term.
     pub leads: bool,
+    /// The last entry it has, applied or not.
+    pub last_index: u64,
+    /// The last entry it knows to be committed.
+    pub commit_index: u64,
     /// The last entry it has applied.
     pub applied: LogId,
     /// The partition's time at that entry, in milliseconds since the Unix epoch.
@@ -33,6 +37,8 @@ impl<E: Env> Shard<E> {
                     id: replica.id(),
                     term: replica.term(),
                     leads: replica.leads(),
+                    last_index: replica.last_index(),
+                    commit_index: replica.commit(),
                     applied: replica.applied_id(),
                     applied_time_ms: replica.applied_time_ms(),
                 });

@@ -77,7 +77,8 @@ impl<E: Env> Inner<E> {
                 return Err(not_leader(partition, Some(replica)));
             }
             ReadLevel::Stale { max_age_ms } => {
-                let age = replica.age(self.clock.get().now);
+                // As for a lease, the clock is read now: the process may have been paused.
+                let age = replica.age(self.env.now());
                 if age > Duration::from_millis(u64::from(max_age_ms)) {
                     let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
                     return Err(Refusal {
@@ -144,7 +145,6 @@ impl<E: Env> Inner<E> {
         applied: Token,
     ) -> Result<Option<u64>, Refusal> {
         let wanted = match read.level {
-            ReadLevel::Stale { .. } => None,
             ReadLevel::Session => {
                 let mut highest = None;
                 for token in read.tokens.iter().filter(|t| t.partition == partition) {
@@ -153,10 +153,16 @@ impl<E: Env> Inner<E> {
                 }
                 highest
             }
-            ReadLevel::Linearizable | ReadLevel::Strict if origin.settled => None,
+            _ if origin.settled => None,
             ReadLevel::Linearizable | ReadLevel::Strict => {
                 self.with_replica(partition, |replica| replica.commit())
             }
+            // A leader passes for up to date, a follower knows its age.
+            ReadLevel::Stale { .. } => self
+                .with_replica(partition, |replica| {
+                    replica.serves().then(|| replica.commit())
+                })
+                .flatten(),
         };
         Ok(wanted.filter(|&index| index > applied.index))
     }

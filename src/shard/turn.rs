@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringbolt_engine::env::Env;
+use ringbolt_engine::error::EngineError;
 
 use super::counters::add;
 use super::mail::SessionKey;
@@ -93,6 +94,17 @@ impl<E: Env> Shard<E> {
             // What is under way may need the other nodes: they are kept to the end.
             inner.finish(key);
         }
+    }
+
+    /// Takes every replica out of its group, then closes the engine. What is still under way is in
+    /// doubt.
+    ///
+    /// # Errors
+    /// The failure that stopped the shard, if one did.
+    pub async fn close(&self) -> Result<(), EngineError> {
+        // One that went on would be refused by the log, which is the end of a shard.
+        self.0.replicas.borrow_mut().fill_with(|| None);
+        self.0.engine.close().await
     }
 
     /// Whether nothing is under way any more.

@@ -32,6 +32,8 @@ pub const NEVER: Nanos = Nanos::MAX;
 const HEARTBEAT: Nanos = 5 * MILLI;
 /// Parcels that a mailbox holds at most.
 const MAILBOX: usize = 64;
+/// How long a stop in good order waits for what is under way.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Tasks polled in one turn, at most.
 const POLLS_MAX: u64 = 24;
 
@@ -348,11 +350,12 @@ impl Node {
             shard.drain();
             let (env, progress) = (core.core.env().clone(), Rc::clone(&core.progress));
             core.core.env().spawn(TaskClass::Foreground, async move {
-                while !shard.is_idle() {
+                let deadline = env.now() + DRAIN_MAX;
+                while !shard.is_idle() && env.now() < deadline {
                     env.sleep(Duration::from_millis(5)).await;
                 }
                 // A failure is the shard's, which the node looks at after each turn.
-                let _told_by_shard = shard.engine().close().await;
+                let _told_by_shard = shard.close().await;
                 progress.closed.set(true);
             });
         }
@@ -492,9 +495,7 @@ impl Node {
                     core.sessions.remove(end);
                 }
             }
-            // One that stops goes on hearing of its peers, and can log nothing more.
-            let stopping = self.state == State::Stopping;
-            if let Some(error) = shard.failure().filter(|_| !stopping) {
+            if let Some(error) = shard.failure() {
                 return Err(format!("the shard of core {number} failed: {error}"));
             }
         }

@@ -1,6 +1,7 @@
 //! One seed: a cluster, its clients, what befalls them, and then the judgement.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -303,13 +304,36 @@ fn wait(
     while !done(world) {
         if world.now >= until {
             return Err(format!(
-                "{what} {} s after all faults ended",
-                at_most / SECOND
+                "{what} {} s after all faults ended: {}",
+                at_most / SECOND,
+                standing(world)
             ));
         }
         world.run_until(world.now + 20 * MILLI)?;
     }
     Ok(())
+}
+
+/// Where every node and replica stands, for whoever looks for the reason.
+fn standing(world: &World) -> String {
+    let mut all = String::new();
+    for node in &world.nodes {
+        let _fits = write!(all, "node {} is {:?};", node.number + 1, node.state);
+        for state in node.replicas() {
+            let role = if state.leads { "leads" } else { "follows" };
+            let _fits = write!(
+                all,
+                " partition {} term {} {role} applied {} commit {} last {};",
+                state.partition,
+                state.term,
+                state.applied.index,
+                state.commit_index,
+                state.last_index
+            );
+        }
+        all.push(' ');
+    }
+    all
 }
 
 fn tally(world: &World) -> Tally {
