@@ -119,7 +119,7 @@ impl<E: Env> Inner<E> {
 
     fn drive(self: &Rc<Self>, partition: PartitionId) {
         let now = self.clock.get().now;
-        while !self.is_blocked(partition) {
+        while !self.halted.get() && !self.is_blocked(partition) {
             let work = self.with_replica(partition, |replica| replica.take_work(now));
             let Some(Some(work)) = work else {
                 break;
@@ -253,8 +253,10 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Stops the shard: its process must end.
+    /// Stops the shard: its process must end. No work is taken from here on: what comes after
+    /// something that was not logged must never count as durable.
     pub(super) fn stop(&self, why: &str) {
+        self.halted.set(true);
         tracing::error!(core = self.config.core, "{why}");
         self.engine
             .log()

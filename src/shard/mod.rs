@@ -212,6 +212,8 @@ struct Inner<E: Env> {
     receiving: RefCell<AHashMap<PartitionId, Receiving<E>>>,
     staged: RefCell<AHashMap<PartitionId, Staged<E>>>,
     next_tick: Cell<Duration>,
+    /// Something was not logged: nothing is done any more.
+    halted: Cell<bool>,
     /// When this process began, and what its clock is shifted by before a peer sees it.
     began: Duration,
     clock_offset: u64,
@@ -274,6 +276,7 @@ impl<E: Env> Shard<E> {
             receiving: RefCell::default(),
             staged: RefCell::default(),
             next_tick: Cell::new(Duration::ZERO),
+            halted: Cell::new(false),
             began,
             clock_offset,
             deferred: RefCell::default(),

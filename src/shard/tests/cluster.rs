@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringbolt_engine::env::Env;
+use ringbolt_engine::error::EngineError;
 use ringbolt_wire::list::{KeysBuf, TokensBuf};
 use ringbolt_wire::message::{
     Ack, Condition, ErrorCode, ErrorReply, KeyspaceOptions, ReadLevel, ReadOptions, Request,
@@ -590,5 +591,30 @@ fn an_echo_of_another_life_of_the_clock_is_none() {
         }
         // As a clock shows it that was shifted by another number, or by none.
         assert_eq!(inner.own_stamp(sent.as_micros() as u64), Duration::ZERO);
+    });
+}
+
+#[test]
+fn what_a_failed_log_did_not_take_never_counts_as_stored() {
+    with_cluster(10, &[1, 1, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        let leader = leader_of(&network, b"k");
+        let failed = if leader == 1 { 2 } else { 1 };
+        let partition = partition_of(b"k", PARTITIONS);
+        let rig = network.node(failed);
+        let stored = || {
+            let shard = &rig.shards[0].0;
+            shard
+                .with_replica(partition, |replica| replica.stored_index())
+                .unwrap()
+        };
+        let before = stored();
+        rig.shards[0].engine().log().fail(EngineError::Closed);
+        let rig = network.node(leader);
+        let conn = rig.connect(0, None).await;
+        done(&rig, conn, &plain(b"k", b"two others have it")).await;
+        network.env.sleep(SECOND).await;
+        assert_eq!(stored(), before);
+        assert_eq!(applied(&network, failed, b"k"), before);
     });
 }
