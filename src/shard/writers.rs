@@ -22,6 +22,9 @@
 //!    that as forgetting.
 //! 4. Otherwise the repeat is answered `IN_DOUBT`, and never done.
 //!
+//! A first sending that is not known is done: it may arrive after its repeat, but hardly after
+//! [`RESULTS_KEPT`] others that came later.
+//!
 //! Whether a result is forgotten follows from the entries applied alone, and so is the same on every
 //! replica. Clients without a result in the ring are remembered too, up to [`CLIENTS_KEPT`].
 
