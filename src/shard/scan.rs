@@ -182,7 +182,14 @@ impl<E: Env> Inner<E> {
         let partitions: Vec<PartitionId> =
             match partition_of_prefix(scan.prefix, self.config.map.partitions()) {
                 Some(one) => vec![one],
-                None => self.served(by_leader(&scan.read)),
+                None => {
+                    let served = self.served(by_leader(&scan.read));
+                    let all = usize::from(self.config.map.partitions());
+                    if scope == Scope::Whole && served.len() < all {
+                        return self.refuse(&origin, &incomplete());
+                    }
+                    served
+                }
             };
         let mut behind = Vec::new();
         let mut tokens = Vec::with_capacity(partitions.len());
@@ -300,12 +307,7 @@ impl<E: Env> Inner<E> {
             tokens.iter().map(|token: &Token| token.partition).collect();
         seen.sort_unstable();
         if !seen.into_iter().eq(0..self.config.map.partitions()) {
-            let refusal = Refusal::retry(
-                ErrorCode::Unavailable,
-                50,
-                "a partition's leader changed while the page was made: try again",
-            );
-            return self.refuse(origin, &refusal);
+            return self.refuse(origin, &incomplete());
         }
         let stop = shares
             .iter()
@@ -337,6 +339,15 @@ impl<E: Env> Inner<E> {
             rows.finish(out, tokens, &cursor);
         });
     }
+}
+
+/// A page would lack a partition, or have it twice.
+fn incomplete() -> Refusal {
+    Refusal::retry(
+        ErrorCode::Unavailable,
+        50,
+        "a partition's leader changed while the page was made: try again",
+    )
 }
 
 /// The cursor whose row comes next.
