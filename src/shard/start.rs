@@ -65,6 +65,13 @@ impl<E: Env> Shard<E> {
                     .map_err(Refusal::from)?,
             );
             if found.is_none_or(|found| found.hard.replica_id == 0) {
+                // First, so that no replay takes one of several voters for one that commits alone.
+                let membership = replica.membership().encode();
+                inner
+                    .engine
+                    .log()
+                    .append_membership(partition, &membership)
+                    .map_err(|error| ShardStartError(error.to_string()))?;
                 let hard = HardState {
                     replica_id: replica.id(),
                     ..HardState::default()
