@@ -399,10 +399,10 @@ impl Replay {
         Ok(())
     }
 
-    /// Tells a replica what was done with its entries. What tables or a snapshot hold counts as
-    /// applied, and so as committed.
+    /// Tells a replica what was done with its entries. What tables hold counts as applied, and so as
+    /// committed; what the log has truncated need not: it may have been superseded.
     fn tell(&mut self, replica: &mut RecoveredReplica, applied: LogId) {
-        replica.applied = applied.max(replica.truncated);
+        replica.applied = applied;
         replica.hard.commit = replica.hard.commit.max(replica.applied.index);
         replica.changes = self.changes.remove(&replica.partition).unwrap_or_default();
         replica.tail = self.tails.remove(&replica.partition).unwrap_or_default();
