@@ -1,5 +1,5 @@
-//! A slice of the cluster simulation small enough for every run of the tests. The full slice is
-//! `ringbolt-sim cluster --seeds 300`.
+//! A slice of the cluster simulation small enough for every run of the tests. More of it:
+//! `ringbolt-sim cluster --seeds 5000`.
 
 use ringbolt_sim::cluster::run::{Shape, run};
 use ringbolt_sim::slice::run_seeds;
@@ -12,9 +12,9 @@ fn shape(seconds: u64) -> Shape {
 }
 
 #[test]
-#[ignore = "a replica never catches up in seeds 1, 2 and 10"]
 fn clusters_keep_their_promises_in_a_few_seeds() {
-    assert_clean(&shape(15), 16);
+    // Seed 209 is open: a partition does not serve again after all faults have ended.
+    assert_clean(&shape(15), 200);
 }
 
 #[test]
