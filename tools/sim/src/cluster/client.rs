@@ -612,6 +612,11 @@ impl Client {
         let may_repeat = !writing || !current.doubtful || self.habits.retries;
         let node = current.node;
         if now < current.deadline && may_repeat {
+            if let (false, Link::Greeting(end)) = (sent, &self.links[usize::from(node)]) {
+                // The node may have died since it was greeted: nothing else would ever tell.
+                wishes.push(Wish::Close(*end));
+                self.links[usize::from(node)] = Link::Down;
+            }
             if sent {
                 self.leaders.remove(&current.partition);
                 // A node that does not answer may have lost the connection without a word.
