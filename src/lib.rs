@@ -1,5 +1,6 @@
 //! The Ringbolt node: the server, and the command line of the one binary.
 
+pub mod admin;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -76,6 +76,25 @@ fn invariant_2_the_engine_knows_no_network_and_the_network_no_storage() {
 }
 
 #[test]
+fn the_admin_server_looks_only_down() {
+    let up = naming(
+        &["src/admin"],
+        &[
+            "crate::node",
+            "crate::cli",
+            "crate::runtime",
+            "ringbolt_client",
+        ],
+    );
+    assert!(up.is_empty(), "{}", up.join("\n"));
+    let shard = naming(
+        &["src/shard", "src/replica", "engine/src"],
+        &["crate::admin", "hyper", "tokio"],
+    );
+    assert!(shard.is_empty(), "{}", shard.join("\n"));
+}
+
+#[test]
 fn unsafe_stands_only_in_the_ring_and_disk_layers() {
     let hits: Vec<_> = naming(
         &[

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::failure::{Answer, Failure, Outcome};
-use crate::config::{self, MEMORY_PER_CORE_MIN, Machine, Peer, parse_bytes, show_peers};
+use crate::config::{
+    self, ADMIN_PORT_STEP, MEMORY_PER_CORE_MIN, Machine, Peer, parse_bytes, show_peers,
+};
 use crate::node::READY;
 use crate::runtime::signals;
 
@@ -134,8 +136,10 @@ impl Args {
                ringbolt put --addr {first} greeting hello\n  \
                ringbolt get --addr {last} greeting\n  \
                ringbolt status --addr {first}\n\
+             Metrics, health and a page of each node by HTTP: ports {} and on, in steps of {PORT_STEP}.\n\
              Ctrl-C stops it; the data stays in {}.\n\n",
             self.nodes,
+            self.port + ADMIN_PORT_STEP,
             self.data.display(),
         )
     }

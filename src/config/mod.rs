@@ -5,7 +5,7 @@
 //! [`SETTINGS`] describes every setting; [`load`] makes [`Settings`] of the sources; [`template`]
 //! and [`effective`] write them down as TOML.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub use load::{Flag, Inputs, Loaded, VARIABLE_PREFIX, load};
 pub use machine::Machine;
 pub use peers::{Peer, parse_peers, show_peers};
 pub use print::{effective, template};
-pub use schema::{AUTO, Kind, SETTINGS, Setting};
+pub use schema::{AUTO, Kind, OFF, SETTINGS, Setting};
 pub use units::{
     about_bytes, parse_bytes, parse_cpus, parse_span, show_bytes, show_cpus, show_span,
 };
@@ -71,6 +71,8 @@ pub struct Settings {
     pub tree: TreeSettings,
     /// The disk.
     pub disk: DiskSettings,
+    /// What operators look at.
+    pub admin: AdminSettings,
     /// What the process says on standard error.
     pub messages: MessageSettings,
 }
@@ -199,6 +201,51 @@ pub struct DiskSettings {
     pub reserve_bytes: u64,
 }
 
+/// What operators look at: metrics, health, the page.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Where it is served.
+    #[serde(deserialize_with = "admin_listen")]
+    pub listen: AdminListen,
+}
+
+/// Where metrics, health and the page are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminListen {
+    /// On loopback, beside the port of clients; without it if that is taken.
+    Auto,
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+/// From the port of clients to the one that [`AdminListen::Auto`] means.
+pub const ADMIN_PORT_STEP: u16 = 2;
+
+impl AdminListen {
+    /// The address of a node that clients find at `listen`; none if it is off, or if there is no
+    /// such port.
+    #[must_use]
+    pub fn address(self, listen: SocketAddr) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+            Self::Auto => {
+                let port = listen.port().checked_add(ADMIN_PORT_STEP)?;
+                let own = listen.ip();
+                let ip = if own.is_loopback() {
+                    own
+                } else {
+                    Ipv4Addr::LOCALHOST.into()
+                };
+                Some((ip, port).into())
+            }
+        }
+    }
+}
+
 /// What the process says on standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -239,6 +286,17 @@ fn peers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Peer>, D::Error> {
     let pairs = Vec::<(String, String)>::deserialize(from)?;
     let peer = |(name, address)| Peer { name, address };
     Ok(pairs.into_iter().map(peer).collect())
+}
+
+fn admin_listen<'de, D: Deserializer<'de>>(from: D) -> Result<AdminListen, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        AUTO => Ok(AdminListen::Auto),
+        OFF => Ok(AdminListen::Off),
+        address => address
+            .parse()
+            .map(AdminListen::At)
+            .map_err(serde::de::Error::custom),
+    }
 }
 
 fn micros<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use figment::value::{Num, Value};
 
 use super::peers::{Peer, parse_peers, show_peers};
-use super::schema::{AUTO, Kind, Setting};
+use super::schema::{AUTO, Kind, OFF, Setting};
 use super::units::{parse_bytes, parse_cpus, parse_span, show_bytes, show_cpus, show_span};
 
 /// A value that its setting accepts, in the unit that [`super::Settings`] is read from.
@@ -80,7 +80,8 @@ impl Setting {
         match self.kind {
             Kind::Path if text.is_empty() => Err("an empty path".into()),
             Kind::Path => Ok(Parsed::Text(text)),
-            Kind::Address => address(&text).map(Parsed::Text),
+            Kind::AddressOrOff if text == OFF => Ok(Parsed::Text(text)),
+            Kind::Address | Kind::AddressOrOff => address(&text).map(Parsed::Text),
             Kind::Name => name(&text).map(|()| Parsed::Text(text)),
             Kind::Count {
                 min,
@@ -124,6 +125,7 @@ impl Kind {
         match self {
             Self::Path => "a path".into(),
             Self::Address => "an address and port such as 127.0.0.1:7400".into(),
+            Self::AddressOrOff => "an address and port such as 127.0.0.1:7402, or off".into(),
             Self::Name => "1 to 64 characters of A-Z, a-z, 0-9, '_', '.' and '-'".into(),
             Self::Count {
                 min,

@@ -22,6 +22,9 @@ pub struct Setting {
 /// The default of settings that follow the machine or other settings.
 pub const AUTO: &str = "auto";
 
+/// The value of an address that is not to be listened on.
+pub const OFF: &str = "off";
+
 /// What a setting may be. Bounds are inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -29,6 +32,8 @@ pub enum Kind {
     Path,
     /// `ADDRESS:PORT`.
     Address,
+    /// `ADDRESS:PORT`, or `off`.
+    AddressOrOff,
     /// 1–64 characters of `[A-Za-z0-9_.-]`.
     Name,
     /// A whole number.
@@ -352,6 +357,14 @@ pub const SETTINGS: &[Setting] = &[
         default: "256MiB",
         doc: "Free space below which puts are answered with NO_SPACE; reads, deletes and \
               compaction go on, and puts are taken again by themselves once there is room.",
+    },
+    Setting {
+        key: "admin.listen",
+        kind: Kind::AddressOrOff,
+        default: AUTO,
+        doc: "Where metrics, health and the page for operators are served by HTTP, to be read \
+              only. auto: on loopback, at the port of `listen` and 2; if that is taken, the node \
+              warns and goes without. off: nowhere. There is no authentication.",
     },
     Setting {
         key: "messages.level",

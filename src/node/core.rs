@@ -12,6 +12,7 @@ use ringbolt_wire::codec;
 use ringbolt_wire::message::{ErrorCode, ErrorReply};
 
 use super::mailbox::{Letter, Mailboxes};
+use crate::admin::CoreView;
 use crate::cluster::{ClusterView, NodeId};
 use crate::shard::mail::{Parcel, SessionKey};
 use crate::shard::{Port, Shard};
@@ -79,6 +80,13 @@ impl<E: Env> Core<E> {
                 Letter::Connection { socket, input } => self.adopt(ring, socket, &input),
                 Letter::Listen(listener) => {
                     self.listener = Some(ring.listen(OwnedFd::from(listener)));
+                }
+                Letter::Look(look) => {
+                    let shard = self.shard.view(look.depth);
+                    (look.answer)(CoreView {
+                        shard,
+                        ring: ring.stats(),
+                    });
                 }
                 Letter::Stop => {
                     self.stopping = true;

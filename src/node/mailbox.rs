@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::admin::Look;
 use crate::shard::mail::Parcel;
 
 /// Letters a mailbox holds. A full one makes the sender keep its parcel for a later turn; what may
@@ -30,6 +31,8 @@ pub enum Letter {
     },
     /// Every core is ready: accept connections here.
     Listen(TcpListener),
+    /// Somebody wants to know what the core is at.
+    Look(Look),
     /// Finish what is under way and stop.
     Stop,
 }
@@ -38,12 +41,12 @@ pub enum Letter {
 #[derive(Debug, Clone)]
 pub struct Mailboxes {
     cores: usize,
-    /// `rings[to * senders + from]`; the last sender is the main thread.
+    /// `rings[to * senders + from]`; the last sender stands for the threads that are no cores.
     rings: Arc<[ArrayQueue<Letter>]>,
 }
 
 impl Mailboxes {
-    /// Mailboxes for `cores` cores and the main thread, which only sends.
+    /// Mailboxes for `cores` cores and the other threads, which only send.
     #[must_use]
     pub fn new(cores: u16) -> Self {
         let cores = usize::from(cores);
@@ -53,9 +56,9 @@ impl Mailboxes {
         Self { cores, rings }
     }
 
-    /// The main thread's number as a sender.
+    /// The number as a sender of every thread that is no core.
     #[must_use]
-    pub fn main(&self) -> u16 {
+    pub fn outside(&self) -> u16 {
         self.cores as u16
     }
 
@@ -93,7 +96,7 @@ mod tests {
         let boxes = Mailboxes::new(2);
         boxes.post(0, 1, Letter::Stop).unwrap();
         boxes.post(0, 1, Letter::Stop).unwrap();
-        boxes.post(boxes.main(), 1, Letter::Stop).unwrap();
+        boxes.post(boxes.outside(), 1, Letter::Stop).unwrap();
         assert!(boxes.has_mail(1) && !boxes.has_mail(0));
         for _ in 2..LETTERS_MAX {
             boxes.post(0, 1, Letter::Stop).unwrap();

@@ -7,6 +7,7 @@
 mod core;
 mod core_main;
 mod error;
+mod eyes;
 pub mod format;
 mod handler;
 mod identity;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 pub use error::StartError;
 
+use crate::admin::Admin;
 use crate::config::{self, Settings};
 use crate::runtime::{self, Cores, Durability, probe, signals};
 use format::{DataDir, FORMAT_VERSION, Format};
@@ -54,9 +56,13 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     }
     let mut dir = open_folder(&settings)?;
     let port = listen::claim(settings.listen)?;
+    let admin = eyes::open(&settings)?;
     let Some(member) = identity::settle(&settings, &mut dir, port, stop_asked)? else {
         return Ok(());
     };
+    if let Some(admin) = &admin {
+        admin.recovering();
+    }
     let start = random_bytes().map_err(|error| StartError::io("/dev/urandom", &error))?;
     let plan = Arc::new(Plan::new(
         &settings,
@@ -98,11 +104,17 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
         let listener = listen::listener(settings.listen)?;
         node.post(core, Letter::Listen(listener));
     }
-    announce(&settings, &dir, &member, begun.elapsed());
+    if let Some(admin) = &admin {
+        admin.serving(eyes::running(&node, &plan));
+    }
+    announce(&settings, &dir, &member, admin.as_ref(), begun.elapsed());
     while !stop_asked(WATCH_EVERY)? {
         if let Some(Report::Ended) = node.next_report()? {
             return node.finish(1);
         }
+    }
+    if let Some(admin) = &admin {
+        admin.stopping();
     }
     tracing::info!("stopping: requests under way are finished");
     node.stop()
@@ -201,7 +213,7 @@ impl Running {
 
     fn post(&self, core: u16, mut letter: Letter) {
         // The main thread posts a handful of letters in a core's life: a full mailbox empties.
-        while let Err(back) = self.mailboxes.post(self.mailboxes.main(), core, letter) {
+        while let Err(back) = self.mailboxes.post(self.mailboxes.outside(), core, letter) {
             letter = back;
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -237,7 +249,13 @@ impl Running {
 }
 
 /// Tells what a person who has just started the server wants to know.
-fn announce(settings: &Settings, dir: &DataDir, member: &Membership, recovery: Duration) {
+fn announce(
+    settings: &Settings,
+    dir: &DataDir,
+    member: &Membership,
+    admin: Option<&Admin>,
+    recovery: Duration,
+) {
     let listen = settings.listen;
     let durability = &dir.format().durability;
     let pinned = if settings.cpus.is_empty() {
@@ -249,6 +267,7 @@ fn announce(settings: &Settings, dir: &DataDir, member: &Membership, recovery: D
         "Ringbolt {}{READY}\n  \
            node        {} ({} of cluster {:016x})\n  \
            address     {listen}\n  \
+           admin       {}\n  \
            data        {} ({} partitions, start {})\n  \
            cores       {} ({pinned}), memory {}\n  \
            durability  {durability}\n  \
@@ -258,6 +277,10 @@ fn announce(settings: &Settings, dir: &DataDir, member: &Membership, recovery: D
         settings.name,
         member.node,
         member.map.cluster(),
+        match admin {
+            Some(_) => eyes::url(settings),
+            None => "off".to_owned(),
+        },
         settings.data.display(),
         dir.format().partitions,
         dir.format().boots,

@@ -3,14 +3,23 @@
 use std::cell::Cell;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// Counters of one shard's request path. Totals since start unless the doc says "now".
-        #[derive(Debug, Default)]
+        #[derive(Debug, Default, Clone)]
         pub struct Counters {
-            $($(#[$doc])* pub $name: Cell<u64>,)*
+            $($(#[doc = $doc])* pub $name: Cell<u64>,)*
         }
 
         impl Counters {
+            /// Every counter: its name, what it counts, and how it is read.
+            pub const TABLE: &'static [(&'static str, &'static str, fn(&Self) -> u64)] = &[
+                $((
+                    stringify!($name),
+                    concat!($($doc),*),
+                    |counters: &Self| counters.$name.get(),
+                ),)*
+            ];
+
             /// Every counter with its name.
             pub fn list(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.get()),)*]

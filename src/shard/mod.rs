@@ -47,6 +47,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod turn;
+pub mod view;
 mod write;
 mod writers;
 

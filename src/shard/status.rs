@@ -44,6 +44,14 @@ impl<E: Env> Inner<E> {
 
     /// The replicas of this core.
     fn own_status(&self) -> NodeStatus {
+        NodeStatus {
+            replicas: self.own_replicas(),
+            ..self.no_status()
+        }
+    }
+
+    /// What each replica of this core is at.
+    pub(super) fn own_replicas(&self) -> Vec<ReplicaStatus> {
         let replicas = self.replicas.borrow();
         let own = replicas.iter().zip(0..).filter_map(|(replica, partition)| {
             let replica = replica.as_ref()?;
@@ -52,10 +60,7 @@ impl<E: Env> Inner<E> {
                 ..status_of(replica)
             })
         });
-        NodeStatus {
-            replicas: own.collect(),
-            ..self.no_status()
-        }
+        own.collect()
     }
 }
 

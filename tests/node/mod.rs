@@ -1,5 +1,6 @@
 //! Nodes as processes: their start, their end, their folders, their refusals.
 
+mod admin;
 mod cluster;
 mod crash;
 mod disk_full;

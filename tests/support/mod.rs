@@ -1,5 +1,7 @@
 //! A real server process on a folder of its own.
 
+pub mod http;
+
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -157,6 +159,8 @@ pub fn command(dir: &Path, addr: SocketAddr) -> Command {
         .arg("--data")
         .arg(dir)
         .args(["--listen", &addr.to_string()])
+        // Ports beside those that tests draw may be another test's.
+        .env("RINGBOLT_ADMIN_LISTEN", "off")
         .stdin(Stdio::null());
     command
 }

@@ -48,6 +48,11 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
 
+    /// Where metrics, health and the page are served by HTTP; off for nowhere [default: on loopback,
+    /// the port of --listen and 2].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub admin: Option<String>,
+
     /// A settings file (TOML); `ringbolt config print` writes one to start from.
     #[arg(
         long,
@@ -101,6 +106,7 @@ impl SettingsArgs {
             ("cores", "cores", &self.cores),
             ("cpus", "cpus", &self.cpus),
             ("memory", "memory", &self.memory),
+            ("admin", "admin.listen", &self.admin),
         ];
         for (flag, key, value) in named {
             if let Some(value) = value {

@@ -1,0 +1,79 @@
+//! What one shard is at, copied out for those who look on from another thread.
+
+use ringbolt_engine::engine::EngineStats;
+use ringbolt_engine::env::Env;
+use ringbolt_wire::message::{Keyspace, ReplicaStatus};
+
+use super::Shard;
+use super::counters::Counters;
+
+/// How much to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Counters: a few hundred numbers, cheap enough for once a second.
+    Counters,
+    /// Replicas and keyspaces too.
+    All,
+}
+
+/// A copy of one shard's counters and state. Of one core, at one moment of its loop.
+#[derive(Debug, Clone)]
+pub struct ShardView {
+    /// The core.
+    pub core: u16,
+    /// The request path's counters.
+    pub counters: Counters,
+    /// The log's and the tree's.
+    pub engine: EngineStats,
+    /// Bytes of requests that are not answered yet.
+    pub inflight_bytes: u64,
+    /// Reads and writes that wait until their partition has applied an entry.
+    pub deferred: u64,
+    /// Acknowledgements held back by write throttling.
+    pub held: u64,
+    /// Requests that other nodes have been asked.
+    pub forwards: u64,
+    /// How long writers must hold back for each KiB now, in microseconds.
+    pub throttle_us_per_kib: f64,
+    /// Whether puts are refused for want of free space.
+    pub space_low: bool,
+    /// Why the shard, or its tree's background work, has stopped; if it has.
+    pub failure: Option<String>,
+    /// Every replica of this core; empty for [`Depth::Counters`].
+    pub replicas: Vec<ReplicaStatus>,
+    /// Every keyspace; empty for [`Depth::Counters`].
+    pub keyspaces: Vec<Keyspace>,
+}
+
+impl<E: Env> Shard<E> {
+    /// A copy of what the shard is at.
+    #[must_use]
+    pub fn view(&self, depth: Depth) -> ShardView {
+        let inner = &self.0;
+        let tree = inner.engine.tree();
+        let failure = inner.engine.failure().or_else(|| tree.failure());
+        let all = depth == Depth::All;
+        ShardView {
+            core: inner.config.core,
+            counters: inner.counters.clone(),
+            engine: inner.engine.stats(),
+            inflight_bytes: inner.inflight_bytes.get() as u64,
+            deferred: inner.deferred.borrow().len() as u64,
+            held: inner.held.borrow().len() as u64,
+            forwards: inner.forwards.borrow().len() as u64,
+            throttle_us_per_kib: tree.pressure().delay_per_kib.as_secs_f64() * 1e6,
+            space_low: inner.space_low.get(),
+            failure: failure.map(|failure| failure.to_string()),
+            replicas: if all {
+                inner.own_replicas()
+            } else {
+                Vec::new()
+            },
+            keyspaces: if all {
+                inner.keyspaces.borrow().list()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+}
