@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ringbolt_engine::engine::{Engine, EngineOptions};
 use ringbolt_engine::entry::{Effect, LogId, PartitionId};
-use ringbolt_engine::env::sim::{Fault, Rng, SimEnv};
+use ringbolt_engine::env::sim::{Rng, SimEnv};
 use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::log::{AppendError, RecordView};
 use ringbolt_engine::row::ReadAt;
@@ -72,11 +72,7 @@ pub async fn live(env: SimEnv, shared: Rc<Shared>, mut rng: Rng, plan: LifePlan)
         }
     };
     shared.count("openings", 1);
-    // A misdirected write may have hit the log, whatever it was meant for: one of this life, too, as
-    // the tree is opened before the log (seed 8030).
-    if env.store().counts().of(Fault::MisdirectedWrite) > 0 {
-        shared.log_damaged.set(true);
-    }
+    shared.note_strays(env.store());
     for at in 0..usize::from(shared.profile.partitions) {
         let replica = replicas.iter().find(|r| usize::from(r.partition) == at);
         let last = replica.map_or(LogId::default(), |replica| replica.last);

@@ -94,32 +94,7 @@ pub(crate) fn caught(seed: u64, run: impl FnOnce() -> Outcome) -> Outcome {
 }
 
 fn run_seed(kind: Kind, seed: u64, trace: Option<TraceSink>) -> Outcome {
-    let mut rng = Rng::new(seed);
-    let profile = Profile::draw(&mut rng);
-    let options = draw_options(&mut rng);
-    let sim = SimOptions {
-        steps_max: 10_000_000,
-        time_max: Duration::from_secs(24 * 3600),
-        capacity_bytes: PLENTY_BYTES,
-        ..SimOptions::default()
-    };
-    let world = SimWorld::new(rng.next_u64(), sim);
-    if let Some(sink) = &trace {
-        sink(&format!("seed {seed}: {profile:?}"));
-        sink(&format!("{options:?}"));
-    }
-    world.trace_to(trace.clone());
-    let mut run = Run {
-        kind,
-        rng,
-        shared: Shared::new(seed, profile),
-        world,
-        options,
-        trace,
-        refusals: 0,
-        mode: FaultMode::None,
-        sealed: false,
-    };
+    let mut run = Run::new(kind, seed, trace);
     let violation = run.lives().err();
     let mut tally = run.shared.tally.borrow().clone();
     tally.faults.merge(&run.world.counts());
@@ -176,6 +151,36 @@ struct Run {
 }
 
 impl Run {
+    /// A machine on which nothing has run yet.
+    fn new(kind: Kind, seed: u64, trace: Option<TraceSink>) -> Self {
+        let mut rng = Rng::new(seed);
+        let profile = Profile::draw(&mut rng);
+        let options = draw_options(&mut rng);
+        let sim = SimOptions {
+            steps_max: 10_000_000,
+            time_max: Duration::from_secs(24 * 3600),
+            capacity_bytes: PLENTY_BYTES,
+            ..SimOptions::default()
+        };
+        let world = SimWorld::new(rng.next_u64(), sim);
+        if let Some(sink) = &trace {
+            sink(&format!("seed {seed}: {profile:?}"));
+            sink(&format!("{options:?}"));
+        }
+        world.trace_to(trace.clone());
+        Self {
+            kind,
+            rng,
+            shared: Shared::new(seed, profile),
+            world,
+            options,
+            trace,
+            refusals: 0,
+            mode: FaultMode::None,
+            sealed: false,
+        }
+    }
+
     /// All lives of the seed.
     fn lives(&mut self) -> Result<(), String> {
         while !self.is_enough() {
@@ -218,7 +223,7 @@ impl Run {
                 } else {
                     self.world.kill();
                 }
-                self.shared.log_damaged.set(false);
+                self.shared.log_is_whole(self.world.store());
                 Ok(())
             }
             other => Err(self.explain(other)),
@@ -373,3 +378,6 @@ impl Run {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

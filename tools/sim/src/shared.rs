@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use ringbolt_engine::entry::PartitionId;
+use ringbolt_engine::env::sim::{SimStore, Stray};
 use ringbolt_engine::error::EngineError;
 
 use crate::model::{Key, OwnedEffect, OwnedEntry, Partition};
@@ -50,6 +51,8 @@ pub struct Shared {
     /// Whether the log itself was damaged behind the engine's back: then its unsealed end may be
     /// taken for a torn tail, and acknowledged entries may be gone from there.
     pub log_damaged: Cell<bool>,
+    /// How many of the disk's misdirected writes are behind a life that closed in good order.
+    strays_settled: Cell<usize>,
     /// What this life's engine had counted when it was last looked at.
     pub stats_seen: Cell<StatsSeen>,
     /// The first contradiction between engine and model.
@@ -72,6 +75,7 @@ impl Shared {
             operations: Cell::new(0),
             errors_allowed: Cell::new(false),
             log_damaged: Cell::new(false),
+            strays_settled: Cell::new(0),
             stats_seen: Cell::default(),
             violation: RefCell::default(),
         })
@@ -86,6 +90,24 @@ impl Shared {
     #[must_use]
     pub fn violation(&self) -> Option<String> {
         self.violation.borrow().clone()
+    }
+
+    /// Looks whether a misdirected write hit the log, whatever it was meant for. It may have been one
+    /// of this life: the tree, which writes too, is opened before the log (seed 8030).
+    pub fn note_strays(&self, store: &SimStore) {
+        let strays = store.strays();
+        let hits_log = |stray: &Stray| {
+            !stray.sectors.is_empty() && stray.path.extension().is_some_and(|kind| kind == "seg")
+        };
+        if strays.iter().skip(self.strays_settled.get()).any(hits_log) {
+            self.log_damaged.set(true);
+        }
+    }
+
+    /// The log was healed, opened and closed: what befell it before no longer counts.
+    pub fn log_is_whole(&self, store: &SimStore) {
+        self.log_damaged.set(false);
+        self.strays_settled.set(store.strays().len());
     }
 
     /// Takes a result of the engine: an error is counted if faults were injected, else it is a

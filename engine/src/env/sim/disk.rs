@@ -420,6 +420,13 @@ impl DiskFile for SimFile {
         let done = state
             .finish_write(running.id, fault)
             .map_err(|failure| self.error(failure, "write"));
+        if fault == Some(Fault::MisdirectedWrite)
+            && let Some(stray) = state.strays.last()
+        {
+            let word = stray.sectors.first().map_or(0, |&sector| sector as u64);
+            let trace = &self.handle.disk.core.trace;
+            trace.event(|| format!("it went to {stray:?}"), word);
+        }
         (done, buf)
     }
 

@@ -46,7 +46,7 @@ pub use disk::{SimDisk, SimFile};
 pub use fault::{Counts, Fault, FaultRule};
 pub use machine::{SimCore, SimMachine};
 pub use rng::Rng;
-pub use store::{IoEvent, IoMatch, IoOp, SimStore};
+pub use store::{IoEvent, IoMatch, IoOp, SimStore, Stray};
 pub use trace::{Trace, TraceSink};
 pub use world::{SimEnv, SimWorld, run};
 

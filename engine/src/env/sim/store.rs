@@ -96,6 +96,15 @@ pub(super) enum Effect {
     Name(NameChange),
 }
 
+/// Where a misdirected write fell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// The file that it hit.
+    pub path: PathBuf,
+    /// The sectors of it that it destroyed; none where nothing had been written.
+    pub sectors: Vec<usize>,
+}
+
 struct InFlight {
     event: IoEvent,
     effect: Effect,
@@ -121,6 +130,8 @@ pub(super) struct State {
     rules: Vec<FaultRule>,
     pub(super) rng: Rng,
     counts: Counts,
+    /// Where misdirected writes fell.
+    pub(super) strays: Vec<Stray>,
     crash_at: Option<(IoMatch, u64)>,
     /// Raised by each crash, so that handles of an earlier life are not counted.
     pub(super) life: u64,
@@ -305,27 +316,35 @@ impl State {
 
     /// Puts the data over somebody else's sectors.
     fn misdirect(&mut self, ino: u64, sector: usize, data: &[Content]) {
-        let mut victims: Vec<u64> = self.names.files().map(|(_, ino)| ino).collect();
-        victims.retain(|victim| {
+        let mut victims: Vec<(PathBuf, u64)> = self
+            .names
+            .files()
+            .map(|(path, ino)| (path.clone(), ino))
+            .collect();
+        victims.retain(|(_, victim)| {
             let inode = self.inodes.get(victim);
             inode.is_some_and(|inode| inode.allocated() > 0)
         });
         if victims.is_empty() {
             return;
         }
-        let victim = victims[self.rng.index(victims.len())];
+        let at = self.rng.index(victims.len());
+        let (path, victim) = victims.swap_remove(at);
         let Some(inode) = self.inodes.get_mut(&victim) else {
             return;
         };
         let written = inode.written_sectors();
         let start = written[self.rng.index(written.len())];
+        let mut sectors = Vec::new();
         for (i, content) in data.iter().enumerate() {
             let at = start + i;
             let own = victim == ino && (sector..sector + data.len()).contains(&at);
             if written.binary_search(&at).is_ok() && !own {
                 inode.damage.insert(at, Damage::Bytes(content.clone()));
+                sectors.push(at);
             }
         }
+        self.strays.push(Stray { path, sectors });
     }
 
     pub(super) fn finish_sync(
@@ -537,6 +556,7 @@ impl SimStore {
             rules,
             rng,
             counts: Counts::default(),
+            strays: Vec::new(),
             crash_at: None,
             life: 0,
         })))
@@ -562,6 +582,12 @@ impl SimStore {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.0.borrow().counts.clone()
+    }
+
+    /// Where misdirected writes fell, in order; healing does not shorten it.
+    #[must_use]
+    pub fn strays(&self) -> Vec<Stray> {
+        self.0.borrow().strays.clone()
     }
 
     /// Crashes around the `nth` operation (from 1) that matches: while it is under way. Cleared by

@@ -367,3 +367,32 @@ fn a_failed_sync_loses_what_the_next_one_cannot_bring_back() {
     }
     assert!(lost > 0);
 }
+
+#[test]
+fn it_is_known_where_a_misdirected_write_fell() {
+    let mut elsewhere = 0;
+    for seed in 0..20 {
+        let mut world = SimWorld::new(seed, SimOptions::default());
+        world
+            .run(|env| async move {
+                durable_file(&env, "f", FileClass::Manifest, 1).await;
+                let other = durable_file(&env, "g", FileClass::Manifest, 1).await;
+                env.store()
+                    .set_faults(vec![FaultRule::new(Fault::MisdirectedWrite, 1).at_most(1)]);
+                put(&other, 0, 2).await;
+            })
+            .unwrap();
+        let strays = world.store().strays();
+        let [stray] = &strays[..] else {
+            panic!("{strays:?}");
+        };
+        if !stray.sectors.is_empty() {
+            let hit = world.store().content(&stray.path).unwrap();
+            assert_eq!(hit[stray.sectors[0] * SECTOR], 2);
+            elsewhere += u32::from(stray.path == Path::new("f"));
+        }
+        world.store().heal();
+        assert_eq!(world.store().strays(), strays);
+    }
+    assert!(elsewhere > 0);
+}
