@@ -75,6 +75,14 @@ impl Context {
             .map_err(|error| Skip::Failed(format!("{}: {error}", self.dir.display())))
     }
 
+    /// The server's and the load's CPUs, for what does not fit on one.
+    pub fn all_cpus(&self) -> String {
+        match self.server_cpu == self.load_cpu {
+            true => self.server_cpu.to_string(),
+            false => format!("{},{}", self.server_cpu, self.load_cpu),
+        }
+    }
+
     /// The short form's or the full form's.
     pub fn pick<T>(&self, short: T, full: T) -> T {
         if self.full { full } else { short }

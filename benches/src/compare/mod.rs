@@ -23,7 +23,7 @@ use context::Context;
 use gate::Skip;
 use results::{GateResult, Results, Status};
 
-/// Run the comparisons with Redis, RocksDB, fjall and fio, and hold them against the gates.
+/// Run the comparisons with Redis, etcd, RocksDB, fjall and fio, and hold them against the gates.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// About ten seconds a gate: small data, few rounds. The default.
@@ -69,7 +69,7 @@ fn parse_gate(text: &str) -> Result<u8, String> {
         .parse()
         .ok()
         .filter(|number| gates::ALL.iter().any(|gate| gate.number == *number))
-        .ok_or_else(|| "a gate is a number from 1 to 14".into())
+        .ok_or_else(|| "a gate is a number from 1 to 17".into())
 }
 
 /// Runs the comparisons. Exit code 1 if a gate was missed, 2 if nothing could be measured.

@@ -6,16 +6,19 @@ mod cached_get;
 mod cold_get;
 mod durable_put;
 mod durable_puts;
+mod failover;
 mod get_beside_puts;
 mod get_compacting;
 mod memory;
 mod replay;
+mod replicated_put;
+mod replicated_puts;
 mod seek_deleted;
 mod shards;
 mod steady;
 
 /// All gates, by number. Those that the same run answers share a file.
-pub const ALL: [Gate; 14] = [
+pub const ALL: [Gate; 17] = [
     Gate {
         number: 1,
         title: "durable PUT, 1 connection",
@@ -86,6 +89,21 @@ pub const ALL: [Gate; 14] = [
         title: "two shards on two cores",
         run: shards::run,
     },
+    Gate {
+        number: 15,
+        title: "quorum-durable PUT, three nodes, 64 clients",
+        run: replicated_puts::run,
+    },
+    Gate {
+        number: 16,
+        title: "quorum-durable PUT, three nodes, 1 connection",
+        run: replicated_put::run,
+    },
+    Gate {
+        number: 17,
+        title: "a leader is killed",
+        run: failover::run,
+    },
 ];
 
 #[cfg(test)]
@@ -94,6 +112,6 @@ mod tests {
 
     #[test]
     fn gates_are_numbered_in_order() {
-        assert!(ALL.iter().map(|gate| gate.number).eq(1..=14));
+        assert!(ALL.iter().map(|gate| gate.number).eq(1..=17));
     }
 }
