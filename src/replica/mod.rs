@@ -2,7 +2,7 @@
 //!
 //! It is told what happened (a proposal, a message of a peer, a tick, a record that became
 //! durable) and says what must be logged, sent and applied ([`Replica::take_work`]). It has no
-//! clock, socket, file or randomness: moments are handed in, election timeouts follow from a seed.
+//! clock, socket, file or randomness: moments are handed in, election timeouts follow from the term.
 //!
 //! 1. The leader numbers a write ([`Replica::propose`]) and keeps it in a batch; all writes of one
 //!    turn of the core's loop become one proposal when the turn's work is taken.
@@ -112,8 +112,6 @@ pub struct Start {
     pub id: u64,
     /// The group's first members, if the log knows none.
     pub voters: Vec<u64>,
-    /// Decides election timeouts, with partition, id and term.
-    pub seed: u64,
     /// Whether this replica should lead if it can.
     pub preferred: Option<u64>,
 }
@@ -122,7 +120,6 @@ pub struct Start {
 pub struct Replica {
     partition: PartitionId,
     raft: RawNode<EntryStore>,
-    seed: u64,
     /// The replica that should lead if it can.
     preferred: Option<u64>,
     /// This turn's proposals, numbered, not yet with the `raft` crate.
@@ -250,7 +247,6 @@ impl Replica {
         let mut replica = Self {
             partition: start.partition,
             raft,
-            seed: start.seed,
             preferred: start.preferred,
             batch: Vec::new(),
             membership,
@@ -788,16 +784,23 @@ impl Replica {
         }
     }
 
-    /// Makes the election timeout a function of seed, partition, replica and term.
+    /// Gives every voter a time of its own to stand for election, so that no two of them split the
+    /// votes: the preferred leader first, the others in an order that changes with partition and term,
+    /// apart by more ticks than clocks of the same pace can differ.
     fn set_timeout(&mut self) {
-        let spread = (ELECTION_TICKS_MAX - ELECTION_TICKS_MIN - 1) as u64;
-        let ticks = if self.preferred == Some(self.id()) {
-            ELECTION_TICKS_MIN
-        } else {
-            let mut mixed = self.seed ^ self.id() ^ u64::from(self.partition) << 48;
-            mixed = (mixed ^ self.term().wrapping_mul(0x9e37_79b9_7f4a_7c15))
-                .wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            ELECTION_TICKS_MIN + 1 + ((mixed >> 32) % spread) as usize
+        let voters = &self.membership.conf.voters;
+        let ticks = match voters.iter().position(|&id| id == self.id()) {
+            _ if self.preferred == Some(self.id()) => ELECTION_TICKS_MIN,
+            Some(place) => {
+                let mixed = (self.term() ^ u64::from(self.partition) << 48)
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let place = place.wrapping_add((mixed >> 32) as usize) % voters.len();
+                let apart = (ELECTION_TICKS_MAX - ELECTION_TICKS_MIN - 1)
+                    .checked_div(voters.len() - 1)
+                    .map_or(1, |apart| apart.max(1));
+                (ELECTION_TICKS_MIN + 1 + place * apart).min(ELECTION_TICKS_MAX - 1)
+            }
+            None => ELECTION_TICKS_MAX - 1,
         };
         self.raft.raft.set_randomized_election_timeout(ticks);
     }

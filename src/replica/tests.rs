@@ -21,7 +21,6 @@ fn start(id: u64, voters: &[u64], preferred: Option<u64>) -> Start {
         partition: PARTITION,
         id,
         voters: voters.to_vec(),
-        seed: 1,
         preferred,
     }
 }
@@ -133,6 +132,28 @@ impl Group {
         let payload = encode_payload(&head, &[effect]).unwrap();
         replica.propose(&head, payload);
         head.id
+    }
+}
+
+#[test]
+fn no_two_voters_stand_for_election_at_once() {
+    let mut group = Group::new(&[1, 2, 3]);
+    for _ in 0..10 {
+        group.cut.clear();
+        group.ticks(4 * ELECTION_TICKS_MAX);
+        let mut timeouts: Vec<usize> = group
+            .replicas
+            .values()
+            .map(|replica| replica.raft.raft.randomized_election_timeout())
+            .collect();
+        timeouts.sort_unstable();
+        let apart = timeouts.windows(2).map(|pair| pair[1] - pair[0]).min();
+        assert!(apart >= Some(2), "{timeouts:?}");
+        let leader = group.leader().expect("nothing fails");
+        group.cut.push(leader);
+        group.ticks(ELECTION_TICKS_MAX);
+        let next = group.leader().expect("a quorum is left");
+        assert_ne!(next, leader);
     }
 }
 

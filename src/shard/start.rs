@@ -39,7 +39,6 @@ impl<E: Env> Shard<E> {
     pub async fn start(&self, recovered: Vec<RecoveredReplica>) -> Result<(), ShardStartError> {
         let inner = &self.0;
         inner.read_clock();
-        let seed = inner.env.random();
         let mut alone = Vec::new();
         let cluster = &inner.config.cluster;
         for partition in inner.config.map.owned_by(inner.config.core) {
@@ -53,7 +52,6 @@ impl<E: Env> Shard<E> {
                 id: replica_id(cluster.here(), 1),
                 preferred: voters.first().copied().filter(|_| voters.len() > 1),
                 voters,
-                seed,
             };
             let found = recovered.iter().find(|r| r.partition == partition);
             let applied = inner.engine.tree().applied(partition);
