@@ -42,8 +42,14 @@ fuzz_target!(|bytes: &[u8]| {
         found.encode(1, &mut out);
         assert_eq!(frame::open(&out), Ok(welcome));
     }
-    if let Err(error) = peer::decode_introduce(&view(Kind::Introduce as u8, bytes)) {
-        assert!(!error.is_fatal());
+    match peer::decode_introduce(&view(Kind::Introduce as u8, bytes)) {
+        Ok((peer::PEER_VERSION, claim)) => {
+            let mut out = Vec::new();
+            peer::encode_introduce(1, claim, &mut out).expect("it was just decoded");
+            assert_eq!(frame::open(&out).expect("it was just encoded").body, bytes);
+        }
+        Ok(_) => {}
+        Err(error) => assert!(!error.is_fatal()),
     }
     let introduced = view(Kind::Introduced as u8, bytes);
     if let Ok(answer) = peer::decode_introduced(&introduced) {

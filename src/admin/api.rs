@@ -56,7 +56,10 @@ fn cluster(sample: &Sample) -> Value {
             .seen()
             .flat_map(|core| &core.shard.replicas)
             .flat_map(|replica| {
-                let members = replica.members.iter().filter(|member| member.node == node);
+                let members = replica
+                    .members
+                    .iter()
+                    .filter(|member| member.node() == node);
                 members.map(move |member| {
                     let lag = replica.commit.saturating_sub(member.stored);
                     (member.alive, member.stored > 0 || member.alive, lag)
@@ -143,7 +146,7 @@ fn partitions(sample: &Sample) -> Vec<Value> {
         .map(|(replica, core)| {
             let lag = replica.members.iter().map(|member| {
                 let behind = replica.commit.saturating_sub(member.stored);
-                json!({ "node": member.node, "lag": behind, "alive": member.alive })
+                json!({ "node": member.node(), "replica": member.replica, "votes": member.votes, "lag": behind, "alive": member.alive })
             });
             json!({
                 "partition": replica.partition,

@@ -365,10 +365,17 @@ fn by_member(core: &CoreView, value: fn(&ReplicaStatus, u64, bool) -> f64) -> Ve
         .replicas
         .iter()
         .filter(|replica| replica.role == Role::Leader);
+    // Of a node that is being taken in again the newest replica counts, which comes last.
+    let newest = |replica: &'_ ReplicaStatus, at: usize| {
+        let next = replica.members.get(at + 1);
+        next.is_none_or(|next| next.node() != replica.members[at].node())
+    };
     led.flat_map(|replica| {
-        replica.members.iter().map(move |member| {
+        let members = replica.members.iter().enumerate();
+        let members = members.filter(move |(at, _)| newest(replica, *at));
+        members.map(move |(_, member)| {
             let value = value(replica, member.stored, member.alive);
-            (vec![member.node.to_string()], value)
+            (vec![member.node().to_string()], value)
         })
     })
     .collect()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use ringbolt_client::{NodeId, NodeInfo, NodeStatus, ReplicaStatus, Role, Topology};
+use ringbolt_client::{MemberStatus, NodeId, NodeInfo, NodeStatus, ReplicaStatus, Role, Topology};
 use serde::Serialize;
 
 use super::args::ClientArgs;
@@ -76,8 +76,20 @@ struct PartitionRow {
     last: u64,
     commit: u64,
     applied: u64,
-    /// Entries that each member has not stored of what is committed; empty without a leader.
+    /// Entries that each member has not stored of what is committed; empty without a leader. Of a
+    /// node that is being replaced, those of its newest replica.
     lag: BTreeMap<NodeId, u64>,
+    members: Vec<MemberRow>,
+}
+
+/// A member of a partition's group.
+#[derive(Serialize)]
+struct MemberRow {
+    node: NodeId,
+    /// How often the node has begun anew without its data, from 1.
+    generation: u32,
+    /// Whether it votes; otherwise it is being caught up.
+    votes: bool,
 }
 
 #[derive(Serialize)]
@@ -231,6 +243,7 @@ fn partition_row(partition: u16, told: &BTreeMap<NodeId, NodeStatus>) -> Partiti
             commit: 0,
             applied: 0,
             lag: BTreeMap::new(),
+            members: Vec::new(),
         };
     };
     let leads = replica.role == Role::Leader;
@@ -242,9 +255,19 @@ fn partition_row(partition: u16, told: &BTreeMap<NodeId, NodeStatus>) -> Partiti
         last: replica.last,
         commit: replica.commit,
         applied: replica.applied,
+        // They come by replica id, so the newest of a node comes last.
         lag: members
-            .map(|member| (member.node, replica.commit.saturating_sub(member.stored)))
+            .map(|member| (member.node(), replica.commit.saturating_sub(member.stored)))
             .collect(),
+        members: replica.members.iter().map(member_row).collect(),
+    }
+}
+
+fn member_row(member: &MemberStatus) -> MemberRow {
+    MemberRow {
+        node: member.node(),
+        generation: member.replica as u32,
+        votes: member.votes,
     }
 }
 

@@ -5,9 +5,12 @@
 //!
 //! 1. An answer that cannot be reconciled with what this node was told (another name, another list of
 //!    peers, other partitions, a clock far off, two clusters): **refuse**, in words.
-//! 2. Somebody belongs to a cluster already: **join** it. A node whose folder is the one that the
-//!    cluster's map was made with is a founder that had not heard yet: it takes its place in the map.
-//!    Any other has lost its data, and never speaks under its old replica ids.
+//! 2. Somebody belongs to a cluster already. If the newest map that was told knows this node with the
+//!    folder it has, it **joins**: it is a founder that had not heard yet, or was taken in again. If
+//!    with another folder, this node has lost its data, and never speaks under its old replica ids: it
+//!    **claims** its place with every question from now on, until the leader of the map's partition
+//!    has written a map that gives it new ids. What it cannot be taken in with (another address, other
+//!    cores) is refused in words.
 //! 3. Somebody did not answer: **ask again**.
 //! 4. All answered and all are empty, with the same folders as in the round before: the node whose
 //!    name is the lowest **forms** the cluster, with the random id it proposes and the facts that all
@@ -18,7 +21,9 @@
 //! make a rival: the third does not answer, or answers with its cluster. Two rounds are needed because
 //! the answers of one are not of one moment: a peer may join after it answered, and the one it joined
 //! be wiped before it answers. A folder that was empty in both rounds was empty between them; so at
-//! that moment there was no cluster.
+//! that moment there was no cluster. A node that has set its data aside, because it was damaged or
+//! rolled back, is not empty: it says which cluster it was of, never counts towards forming one, and
+//! joins no other.
 //!
 //! The node must have its folder's identity on disk before it says anything here, and answers with
 //! [`Answer::Member`] only once the map is on disk.
@@ -52,6 +57,8 @@ pub struct Introduction {
     pub replication: u8,
     /// The cluster's id if this node is to form it: random, never 0.
     pub proposal: ClusterId,
+    /// The cluster that the data was of that it has set aside; 0 if it never had any.
+    pub rejoins: ClusterId,
     /// Its wall clock, in milliseconds since the Unix epoch.
     pub wall_ms: u64,
 }
@@ -89,10 +96,10 @@ pub enum Decision {
         map: ClusterMap,
         /// This node's number in it.
         node: NodeId,
-        /// Whether this is the folder that the map knows: its replica ids are this node's. Otherwise
-        /// it must get new ones.
-        founder: bool,
     },
+    /// This node's data is lost: ask to be taken in under new replica ids, and ask all peers again
+    /// after a pause.
+    Claim(ClusterId),
     /// Do not start: these words say what does not fit and what to do.
     Refuse(String),
 }
@@ -146,6 +153,7 @@ fn weigh(
     let mut newest: Option<(&str, ClusterMap)> = None;
     let mut facts = vec![own.facts.clone()];
     let mut was_empty = true;
+    let mut is_new = own.rejoins == 0;
     for peer in own.peers.iter().filter(|peer| peer.name != own.facts.name) {
         let Some(answer) = answers.get(&peer.name) else {
             continue;
@@ -156,6 +164,7 @@ fn weigh(
                 check_clock(peer, own.wall_ms, theirs.wall_ms)?;
                 check_empty(peer, own, theirs)?;
                 facts.push(theirs.facts.clone());
+                is_new &= theirs.rejoins == 0;
                 was_empty &= matches!(
                     before.get(&peer.name),
                     Some(Answer::Empty(earlier)) if earlier.facts.folder == theirs.facts.folder
@@ -194,7 +203,7 @@ fn weigh(
         .peers
         .first()
         .is_none_or(|first| first.name == own.facts.name);
-    if facts.len() < own.peers.len() || !was_empty || !lowest {
+    if facts.len() < own.peers.len() || !is_new || !was_empty || !lowest {
         return Ok(Decision::AskAgain);
     }
     ClusterMap::bootstrap(own.proposal, own.partitions, own.replication, facts)
@@ -204,18 +213,47 @@ fn weigh(
 
 fn join(own: &Introduction, member: &str, map: ClusterMap) -> Result<Decision, String> {
     let name = &own.facts.name;
+    let cluster = map.cluster();
     let Some(node) = map.node_named(name) else {
         return Err(format!(
-            "{member} belongs to cluster {:016x}, which has no node {name}: if that is the wrong \
-             cluster, {member} has the data folder of another one",
-            map.cluster(),
+            "{member} belongs to cluster {cluster:016x}, which has no node {name}: if that is the \
+             wrong cluster, {member} has the data folder of another one",
         ));
     };
-    Ok(Decision::Join {
-        node: node.id,
-        founder: node.facts.folder == own.facts.folder,
-        map,
-    })
+    if own.rejoins != 0 && own.rejoins != cluster {
+        return Err(format!(
+            "{member} belongs to cluster {cluster:016x}, the data that this node has set aside is of \
+             cluster {:016x}: one of them has the data folder of another cluster",
+            own.rejoins,
+        ));
+    }
+    if node.facts.folder == own.facts.folder {
+        let node = node.id;
+        return Ok(Decision::Join { map, node });
+    }
+    let known = &node.facts;
+    if known.address != own.facts.address {
+        return Err(format!(
+            "the cluster knows node {name} at {}, --peers has it at {}: a node that lost its data \
+             comes back at the same address",
+            known.address, own.facts.address,
+        ));
+    }
+    // Peers look for a partition on the core that the map's number of cores gives it.
+    if known.cores != own.facts.cores {
+        return Err(format!(
+            "the cluster knows node {name} with {} cores, it has {} now: start it with --cores {}",
+            known.cores, own.facts.cores, known.cores,
+        ));
+    }
+    if map.partitions() != own.partitions {
+        return Err(format!(
+            "the cluster has {} partitions, this node is set to {}: give it the same number",
+            map.partitions(),
+            own.partitions,
+        ));
+    }
+    Ok(Decision::Claim(cluster))
 }
 
 fn check_name(peer: &Peer, name: &str) -> Result<(), String> {

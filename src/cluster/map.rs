@@ -339,6 +339,33 @@ impl ClusterMap {
         Ok((map.changed()?, replica))
     }
 
+    /// Takes in a node that comes without its data: under the folder it has now, with a new replica in
+    /// the place of each that it had, all of one new generation.
+    ///
+    /// # Errors
+    /// [`MapError::Refused`]: there is no such node, or it has this folder already.
+    pub fn rejoin(&self, name: &str, folder: &str) -> Result<Self, MapError> {
+        let id = match self.node_named(name) {
+            Some(node) if node.facts.folder != folder => node.id,
+            Some(_) => return Err(refused(format!("node {name} has this folder already"))),
+            None => return Err(refused(format!("there is no node {name}"))),
+        };
+        let mut map = self.clone();
+        let node = map.living(id)?;
+        folder.clone_into(&mut node.facts.folder);
+        node.generation = node
+            .generation
+            .checked_add(1)
+            .ok_or_else(|| refused(format!("node {name} has used up its replica ids")))?;
+        let renewed = replica_id(id, node.generation);
+        for replica in map.placement.iter_mut().flatten() {
+            if node_of(*replica) == id {
+                *replica = renewed;
+            }
+        }
+        map.changed()
+    }
+
     /// A node that is not gone.
     fn living(&mut self, id: NodeId) -> Result<&mut Node, MapError> {
         let found = self.nodes.iter_mut().find(|node| node.id == id);

@@ -1,8 +1,15 @@
 //! The cluster as one node knows it: who it is, who the others are, and who of them has spoken.
 //!
-//! One [`ClusterView`] a node, shared by its cores and fixed while the node runs, but for two things:
-//! who of the others has spoken, noted when a node says hello, and who leads which partition, noted by
-//! the core that has the replica and read by every core that tells a client.
+//! One [`ClusterView`] a node, shared by its cores. Which nodes there are and where partitions lie is
+//! fixed while the node runs; what changes is behind locks that no request takes, or is a hint:
+//!
+//! - who of the others has spoken, noted when a node says hello and from time to time;
+//! - who leads which partition, noted by the core that has the replica and read by every core that
+//!   tells a client;
+//! - the cluster map: which replica of a node is the one that counts, after the node came without its
+//!   data ([`crate::shard`] keeps it, replicated, in the home partition);
+//! - nodes that ask to be taken in again, until the map's leader looks;
+//! - whether this node's own data has been outlived by a newer life of it.
 //!
 //! - [`ring`]: where partitions should be: a pure function of the nodes.
 //! - [`map`]: the nodes there are, and where partitions are.
@@ -15,8 +22,12 @@ pub mod ring;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crate::replica::replica_id;
+use map::{ClusterMap, MapError};
 
 /// A node's number, from 1; never used again.
 pub type NodeId = u32;
@@ -30,9 +41,37 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// Its number.
     pub node: NodeId,
-    /// How often it has started: durably raised at each start, from 1.
+    /// Durably raised at each start, from 1: see [`boot_of`].
     pub boot: u64,
     /// Drawn at random at this start.
+    pub start: u64,
+}
+
+/// The counter that a node says hello with: how often its folder has been started, and above that the
+/// generation in which the folder joined. So a node that came without its data is always later than
+/// any earlier life of it.
+#[must_use]
+pub fn boot_of(generation: u32, boots: u64) -> u64 {
+    u64::from(generation) << 32 | boots & u64::from(u32::MAX)
+}
+
+/// A cluster map, and its bytes.
+#[derive(Debug)]
+pub struct KnownMap {
+    /// The map.
+    pub map: ClusterMap,
+    /// As it is kept and told.
+    pub encoded: Vec<u8>,
+}
+
+/// A start of another node that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The node.
+    pub node: NodeId,
+    /// Its counter.
+    pub boot: u64,
+    /// Its random number.
     pub start: u64,
 }
 
@@ -76,11 +115,24 @@ pub struct ClusterView {
     /// By partition: the node that leads it, as the core that holds its replica here last heard; 0
     /// for none. Each is written by that core alone, when it changes.
     leaders: Box<[AtomicU32]>,
-    map_version: u64,
-    /// The encoded map; empty where there is none.
-    map: Vec<u8>,
+    /// The newest map; none where partitions were placed without one.
+    map: Mutex<Option<Arc<KnownMap>>>,
+    map_version: AtomicU64,
     /// The latest start of each other node: its counter and its random number.
     seen: Mutex<BTreeMap<NodeId, (u64, u64)>>,
+    /// How often that has changed.
+    seen_changes: AtomicU64,
+    /// When each other node was last heard of.
+    heard: Mutex<BTreeMap<NodeId, Duration>>,
+    /// Nodes that came without their data: by name, the folder they have now, and when they said so.
+    claims: Mutex<BTreeMap<String, (String, Duration)>>,
+    /// Why this node's data must not be used any more.
+    outlived: OnceLock<String>,
+}
+
+/// What is behind a lock is whole at any moment: a thread that panicked with it left nothing halfway.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ClusterView {
@@ -94,30 +146,123 @@ impl ClusterView {
             nodes,
             leaders: placement.iter().map(|_| AtomicU32::new(0)).collect(),
             placement,
-            map_version: 1,
-            map: Vec::new(),
+            map: Mutex::default(),
+            map_version: AtomicU64::new(1),
             seen: Mutex::default(),
+            seen_changes: AtomicU64::new(0),
+            heard: Mutex::default(),
+            claims: Mutex::default(),
+            outlived: OnceLock::new(),
         }
     }
 
-    /// The same with the map that it was made from, to be told to nodes that ask.
-    #[must_use]
-    pub fn with_map(mut self, version: u64, encoded: Vec<u8>) -> Self {
-        self.map_version = version;
-        self.map = encoded;
-        self
+    /// The same with the map that it was made from, and the starts of other nodes that this node's
+    /// folder remembers.
+    ///
+    /// # Errors
+    /// [`MapError::Refused`] if the map is larger than any may be.
+    pub fn with_map(self, map: ClusterMap, seen: &[Seen]) -> Result<Self, MapError> {
+        let encoded = map.encode()?;
+        self.map_version.store(map.version(), Ordering::Release);
+        *locked(&self.map) = Some(Arc::new(KnownMap { map, encoded }));
+        locked(&self.seen).extend(seen.iter().map(|s| (s.node, (s.boot, s.start))));
+        Ok(self)
     }
 
     /// The version of the map, from 1.
     #[must_use]
     pub fn map_version(&self) -> u64 {
-        self.map_version
+        self.map_version.load(Ordering::Acquire)
     }
 
-    /// The encoded map; empty where there is none.
+    /// The newest map that this node knows; none where partitions were placed without one.
     #[must_use]
-    pub fn map(&self) -> &[u8] {
-        &self.map
+    pub fn map(&self) -> Option<Arc<KnownMap>> {
+        locked(&self.map).clone()
+    }
+
+    /// Takes a map that was told or read, if it is a newer one of this cluster. One in which this node
+    /// has another data folder is not taken: it outlives this one's.
+    ///
+    /// # Errors
+    /// [`MapError`] if the bytes are no map.
+    pub fn learn(&self, encoded: &[u8]) -> Result<(), MapError> {
+        let map = ClusterMap::decode(encoded)?;
+        let mut known = locked(&self.map);
+        let Some(old) = known.as_ref().map(|known| &known.map) else {
+            return Ok(());
+        };
+        if map.cluster() != old.cluster() || map.version() <= old.version() {
+            return Ok(());
+        }
+        let folder = |map: &ClusterMap| map.node(self.here()).map(|node| node.facts.folder.clone());
+        if folder(&map) != folder(old) {
+            self.outlive("the cluster has taken this node in again with another data folder");
+            return Ok(());
+        }
+        self.map_version.store(map.version(), Ordering::Release);
+        let encoded = encoded.to_vec();
+        *known = Some(Arc::new(KnownMap { map, encoded }));
+        Ok(())
+    }
+
+    /// The replica id that a node has of a partition: as the map says, or else that of the first
+    /// generation, if the node holds the partition.
+    #[must_use]
+    pub fn replica_on(&self, partition: u16, node: NodeId) -> Option<u64> {
+        match &*locked(&self.map) {
+            Some(known) => known.map.replica_on(partition, node),
+            None => {
+                let holds = self.holders(partition).contains(&node);
+                holds.then(|| replica_id(node, 1))
+            }
+        }
+    }
+
+    /// A node came without its data and asks, at this moment of `CLOCK_BOOTTIME`, to be taken in with
+    /// this folder. Only of nodes that the map knows with another one.
+    pub fn claim(&self, name: &str, folder: &str, at: Duration) {
+        let is_other = locked(&self.map).as_ref().is_some_and(|known| {
+            let node = known.map.node_named(name);
+            node.is_some_and(|node| node.facts.folder != folder)
+        });
+        if is_other {
+            locked(&self.claims).insert(name.to_owned(), (folder.to_owned(), at));
+        }
+    }
+
+    /// Takes what nodes have claimed since then: names and folders. What is older is forgotten.
+    #[must_use]
+    pub fn take_claims(&self, since: Duration) -> Vec<(String, String)> {
+        let claims = std::mem::take(&mut *locked(&self.claims));
+        let new = claims.into_iter().filter(|(_, (_, at))| *at >= since);
+        new.map(|(name, (folder, _))| (name, folder)).collect()
+    }
+
+    /// Another node was heard of at this moment of `CLOCK_BOOTTIME`.
+    pub fn note_heard(&self, node: NodeId, at: Duration) {
+        let mut heard = locked(&self.heard);
+        let last = heard.entry(node).or_default();
+        *last = at.max(*last);
+    }
+
+    /// When another node was last heard of; zero for never.
+    #[must_use]
+    pub fn heard(&self, node: NodeId) -> Duration {
+        locked(&self.heard).get(&node).copied().unwrap_or_default()
+    }
+
+    /// This node's data must not be used any more: its replicas may have forgotten what they promised,
+    /// or others stand in their place.
+    pub fn outlive(&self, why: &str) {
+        // The first reason stands.
+        let _known = self.outlived.set(why.to_owned());
+    }
+
+    /// Why this node's data must not be used any more, if that is so.
+    #[must_use]
+    pub fn outlived(&self) -> Option<&str> {
+        self.outlived.get().map(String::as_str)
     }
 
     /// Who this node is.
@@ -190,10 +335,11 @@ impl ClusterView {
     /// [`BootReused`] for a counter below the highest that was seen, and for the same one with
     /// another random number.
     pub fn admit(&self, node: NodeId, boot: u64, start: u64) -> Result<(), BootReused> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = seen.entry(node).or_insert((boot, start));
+        let mut seen = locked(&self.seen);
+        let latest = seen.entry(node).or_default();
         if boot > latest.0 {
             *latest = (boot, start);
+            self.seen_changes.fetch_add(1, Ordering::Release);
         }
         if *latest == (boot, start) {
             return Ok(());
@@ -203,6 +349,20 @@ impl ClusterView {
             boot,
             highest: latest.0,
         })
+    }
+
+    /// How often [`ClusterView::seen`] has changed.
+    #[must_use]
+    pub fn seen_changes(&self) -> u64 {
+        self.seen_changes.load(Ordering::Acquire)
+    }
+
+    /// The latest start of every other node that was seen, to be remembered over a restart.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        let seen = locked(&self.seen);
+        let of = |(&node, &(boot, start)): (&NodeId, &(u64, u64))| Seen { node, boot, start };
+        seen.iter().map(of).collect()
     }
 }
 
@@ -254,5 +414,55 @@ mod tests {
         assert_eq!(view.admit(2, 6, 103).unwrap_err().highest, 7);
         assert_eq!(view.admit(2, 7, 102), Ok(()));
         assert_eq!(view.admit(1, 1, 1), Ok(()), "nodes are counted apart");
+        assert_eq!(view.seen_changes(), 3, "the first, a later one, and node 1");
+        let seen = view.seen();
+        assert_eq!((seen.len(), seen[1].boot, seen[1].start), (2, 7, 102));
+        assert!(boot_of(2, 1) > boot_of(1, 900), "a new folder is later");
+    }
+
+    #[test]
+    fn a_newer_map_is_taken_unless_it_outlives_this_node() {
+        let facts = |name: &str, port| map::NodeFacts {
+            name: name.to_owned(),
+            address: format!("127.0.0.1:{port}"),
+            cores: 1,
+            zone: "z".to_owned(),
+            weight: 1,
+            folder: format!("{name}-1"),
+        };
+        let first = ClusterMap::bootstrap(9, 8, 2, vec![facts("n1", 1), facts("n2", 2)]).unwrap();
+        let identity = Identity {
+            cluster: 9,
+            node: 1,
+            boot: 1,
+            start: 1,
+        };
+        let holders = vec![vec![1, 2]; 8];
+        let view = ClusterView::new(identity, vec![node(1), node(2)], holders);
+        assert_eq!(view.replica_on(0, 2), Some(replica_id(2, 1)));
+        let view = view.with_map(first.clone(), &[]).unwrap();
+        let (then, now) = (Duration::from_secs(1), Duration::from_secs(2));
+        view.claim("n2", "n2-1", now);
+        assert!(view.take_claims(then).is_empty(), "it has that folder");
+        view.claim("n2", "n2-2", then);
+        view.claim("n9", "n9-2", now);
+        let claimed = ("n2".to_owned(), "n2-2".to_owned());
+        assert_eq!(view.take_claims(then), [claimed], "n9 is not known");
+        assert!(view.take_claims(then).is_empty());
+        view.claim("n2", "n2-2", then);
+        assert!(view.take_claims(now).is_empty(), "too old");
+
+        let second = first.rejoin("n2", "n2-2").unwrap();
+        view.learn(&second.encode().unwrap()).unwrap();
+        assert_eq!(view.map_version(), 2);
+        assert_eq!(view.replica_on(0, 2), Some(replica_id(2, 2)));
+        view.learn(&first.encode().unwrap()).unwrap();
+        assert_eq!(view.map_version(), 2, "an older one");
+        assert!(view.learn(b"x").is_err());
+        assert_eq!(view.outlived(), None);
+        let third = second.rejoin("n1", "n1-2").unwrap();
+        view.learn(&third.encode().unwrap()).unwrap();
+        assert_eq!(view.map_version(), 2);
+        assert!(view.outlived().is_some());
     }
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use ringbolt_engine::engine::Engine;
 use ringbolt_engine::env::Env;
+use ringbolt_engine::error::EngineError;
 
 use super::core::Core;
 use super::handler::CoreHandler;
 use super::mailbox::Mailboxes;
 use super::plan::Plan;
-use super::{CoreReport, DRAIN_MAX};
+use super::{CoreFailure, CoreReport, DRAIN_MAX};
 use crate::runtime::RealEnv;
 use crate::shard::{Shard, ShardConfig};
 
@@ -32,18 +33,21 @@ pub(super) async fn run(
     let _unheard = reports.send(CoreReport::Ended(number, outcome));
 }
 
-/// Recovers, serves, stops. Fails in words.
+/// Recovers, serves, stops.
 async fn live(
     env: RealEnv,
     plan: &Plan,
     mailboxes: Mailboxes,
     reports: &mpsc::Sender<CoreReport>,
-) -> Result<(), String> {
+) -> Result<(), CoreFailure> {
     let number = env.core_index() as u16;
     let dir = plan.shard_dir(number);
     let (engine, recovered) = Engine::open(env.clone(), &dir, plan.engine.clone())
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| match error {
+            EngineError::Corrupt { .. } => CoreFailure::Damaged(error.to_string()),
+            error => CoreFailure::Failed(error.to_string()),
+        })?;
     let config = ShardConfig {
         core: number,
         map: Arc::clone(&plan.map),
@@ -65,18 +69,18 @@ async fn live(
     shard
         .start(recovered)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| CoreFailure::Failed(error.to_string()))?;
     reports
         .send(CoreReport::Ready)
-        .map_err(|_| "the main thread has ended".to_owned())?;
+        .map_err(|_| CoreFailure::Failed("the main thread has ended".to_owned()))?;
     let mut told = false;
     loop {
         env.sleep(WATCH_EVERY).await;
         if let Some(failure) = shard.failure() {
             // Invariant 6: nothing more is acknowledged; what was under way is in doubt.
-            return Err(format!(
+            return Err(CoreFailure::Failed(format!(
                 "the shard has stopped: {failure}; start the server again to recover from disk"
-            ));
+            )));
         }
         if !told && let Some(failure) = shard.engine().tree().failure() {
             told = true;
@@ -96,5 +100,5 @@ async fn live(
         env.sleep(Duration::from_millis(1)).await;
     }
     let closed = shard.close().await;
-    closed.map_err(|error| error.to_string())
+    closed.map_err(|error| CoreFailure::Failed(error.to_string()))
 }

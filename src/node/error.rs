@@ -91,22 +91,22 @@ pub enum StartError {
         /// What it was to become.
         wanted: String,
     },
-    /// The cluster knows the node with another folder.
+    /// The data must not be used any more: see [`crate::cluster::ClusterView::outlived`].
+    #[error("the data of this node must not be used any more: {0}")]
+    Outlived(String),
+    /// Too many folders of data that was lost are kept.
     #[error(
-        "{}: the cluster {cluster:016x} knows node {name} (number {node}) with another data folder, \
-         and this one is new: its data is lost, or --data is wrong. Give the folder it had; a node \
-         that lost its data cannot come back under the same name yet (its replicas would vote again \
-         on what they have forgotten), and the others go on without it", dir.display()
+        "{}: the data is lost ({why}), and {kept} folders of data that was lost before are kept in it \
+         (lost-1 and so on): find out why it is lost so often, then remove those that are no longer \
+         wanted", dir.display()
     )]
-    DataLost {
+    LostTooOften {
         /// The folder.
         dir: PathBuf,
-        /// The node's name.
-        name: String,
-        /// Its number.
-        node: u32,
-        /// The cluster.
-        cluster: u64,
+        /// What happened to it.
+        why: String,
+        /// How many are kept.
+        kept: u32,
     },
     /// The node cannot become part of a cluster.
     #[error("{0}")]
@@ -139,6 +139,14 @@ pub enum StartError {
         /// The file or folder.
         path: PathBuf,
         /// The system's words.
+        detail: String,
+    },
+    /// What a core's folder holds is damaged.
+    #[error("core {core}: {detail}")]
+    CoreDamaged {
+        /// Which core.
+        core: u16,
+        /// What is damaged.
         detail: String,
     },
     /// A core could not start or had to stop.

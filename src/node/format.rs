@@ -4,6 +4,8 @@
 //! DIR/LOCK         held (flock) by the process that uses the folder
 //! DIR/FORMAT       this module's file: TOML, replaced by write, fsync, rename, fsync
 //! DIR/CLUSTER      the cluster map as this node last knew it, replaced likewise
+//! DIR/SEEN         the latest start of each other node that was seen, replaced likewise
+//! DIR/lost-1/      what the folder held before its data was lost, and so on
 //! DIR/shard-000/   the engine of core 0, and so on
 //! DIR/shard-000.1/ the same in layout 1, after `ringbolt recore` has laid the folder out anew
 //! ```
@@ -14,6 +16,11 @@
 //! FORMAT also says which node the folder is of: its name and peers from the first start on, its
 //! cluster and number once it has formed or joined one. The map is written before FORMAT names its
 //! cluster: a map without that counts for nothing.
+//!
+//! **Data that is lost** (damaged, rolled back, or outlived by a later life of the node) is never deleted:
+//! FORMAT first says that it is lost, then all else is moved into a folder beside, and last a new
+//! FORMAT takes the place of the old one: that of an empty folder of the same node, which knows which
+//! cluster it was of. A crash in between is finished at the next start.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -21,9 +28,11 @@ use std::path::{Path, PathBuf};
 
 use ringbolt_wire::message::NodeId;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::StartError;
 use crate::cluster::map::ClusterMap;
+use crate::cluster::{ClusterId, Seen};
 use crate::config::{Peer, show_peers};
 
 /// The version of the folder's layout that this code reads and writes.
@@ -31,6 +40,10 @@ pub const FORMAT_VERSION: u32 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "LOCK";
 const CLUSTER_FILE: &str = "CLUSTER";
+const SEEN_FILE: &str = "SEEN";
+/// How the folders begin that keep lost data, and how many there may be.
+const LOST_PREFIX: &str = "lost-";
+const LOST_MAX: u32 = 3;
 const HEADING: &str = "# A Ringbolt data folder. Written by the server; do not edit.\n";
 
 /// What the folder says of itself.
@@ -52,6 +65,15 @@ pub struct Format {
     pub durability: String,
     /// How often the folder has been started.
     pub boots: u64,
+    /// Whether every shard has been opened: from then on one whose log is not there has lost it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begun: bool,
+    /// Why the data must not be used any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
+    /// The cluster, 16 hexadecimal digits, that the data was of that was set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoins: Option<String>,
     /// Which node it is; a folder of before there were clusters learns it at its next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeIdentity>,
@@ -271,6 +293,127 @@ impl DataDir {
         Ok(Some((map, node)))
     }
 
+    /// Notes durably that the data must not be used any more, and why.
+    ///
+    /// # Errors
+    /// [`StartError::Io`].
+    pub fn lose(&mut self, why: &str) -> Result<(), StartError> {
+        self.format.lost.get_or_insert_with(|| why.to_owned());
+        self.write()
+    }
+
+    /// Moves lost data into a folder beside, and begins anew as the empty folder `id` of the same node.
+    /// Gives where the data is now.
+    ///
+    /// # Errors
+    /// [`StartError::LostTooOften`]; nothing was moved then. [`StartError::Io`]: the next call goes on.
+    pub fn set_aside(&mut self, id: String) -> Result<PathBuf, StartError> {
+        let place = |n: u32| self.path.join(format!("{LOST_PREFIX}{n}"));
+        // Its FORMAT is the last thing that comes into it.
+        let is_used = |n: &u32| place(*n).join(FORMAT_FILE).exists();
+        let Some(number) = (1..=LOST_MAX).find(|n| !is_used(n)) else {
+            return Err(StartError::LostTooOften {
+                dir: self.path.clone(),
+                why: self.format.lost.clone().unwrap_or_default(),
+                kept: LOST_MAX,
+            });
+        };
+        let aside = place(number);
+        self.move_into(&aside)
+            .map_err(|error| StartError::io(&aside, &error))?;
+        let node = self.format.node.take();
+        let was = node.as_ref().and_then(|node| node.cluster.clone());
+        self.format = Format {
+            id,
+            layout: 0,
+            begun: false,
+            lost: None,
+            rejoins: was.or_else(|| self.format.rejoins.take()),
+            node: node.map(|node| NodeIdentity {
+                cluster: None,
+                id: None,
+                ..node
+            }),
+            ..self.format.clone()
+        };
+        self.write()?;
+        Ok(aside)
+    }
+
+    /// Moves everything but the lock and earlier lost data, and copies FORMAT.
+    fn move_into(&self, aside: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(aside)?;
+        for entry in std::fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let stays = [LOCK_FILE, FORMAT_FILE, "FORMAT.new", "lost+found"];
+            let is_lost = name.to_string_lossy().starts_with(LOST_PREFIX);
+            if !is_lost && !stays.iter().any(|stay| name == *stay) {
+                std::fs::rename(self.path.join(&name), aside.join(&name))?;
+            }
+        }
+        File::open(aside)?.sync_all()?;
+        File::open(&self.path)?.sync_all()?;
+        std::fs::copy(self.path.join(FORMAT_FILE), aside.join(FORMAT_FILE))?;
+        File::open(aside.join(FORMAT_FILE))?.sync_all()?;
+        File::open(aside)?.sync_all()
+    }
+
+    /// Whether a shard's log is there.
+    #[must_use]
+    pub fn has_log(&self, core: u16) -> bool {
+        let entries = std::fs::read_dir(self.shard(core).join("log"));
+        let is_segment = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.is_ok_and(|entry| entry.path().extension().is_some_and(|end| end == "seg"))
+        };
+        entries.is_ok_and(|mut entries| entries.any(is_segment))
+    }
+
+    /// The cluster that the data was of that has been set aside; 0 if there was none.
+    #[must_use]
+    pub fn rejoins(&self) -> ClusterId {
+        let rejoins = self.format.rejoins.as_ref();
+        rejoins.map_or(0, |id| {
+            u64::from_str_radix(id, 16).unwrap_or(ClusterId::MAX)
+        })
+    }
+
+    /// The starts of other nodes that were kept; none before there were any.
+    ///
+    /// # Errors
+    /// [`StartError::Damaged`], [`StartError::Io`].
+    pub fn seen(&self) -> Result<Vec<Seen>, StartError> {
+        let path = self.path.join(SEEN_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(StartError::io(&path, &error)),
+        };
+        read_seen(&text).ok_or_else(|| StartError::Damaged {
+            path,
+            what: "its checksum does not match".to_owned(),
+        })
+    }
+
+    /// Keeps the starts of other nodes durably.
+    ///
+    /// # Errors
+    /// [`StartError::Io`].
+    pub fn keep_seen(&self, seen: &[Seen]) -> Result<(), StartError> {
+        self.replace(SEEN_FILE, write_seen(seen).as_bytes())
+    }
+
+    /// Notes that every shard has been opened.
+    ///
+    /// # Errors
+    /// [`StartError::Io`].
+    pub fn begin(&mut self) -> Result<(), StartError> {
+        if self.format.begun {
+            return Ok(());
+        }
+        self.format.begun = true;
+        self.write()
+    }
+
     fn write(&self) -> Result<(), StartError> {
         let target = self.path.join(FORMAT_FILE);
         let text = toml::to_string(&self.format).map_err(|error| StartError::Damaged {
@@ -293,6 +436,37 @@ impl DataDir {
         };
         write().map_err(|error| StartError::io(&target, &error))
     }
+}
+
+/// One line a node: node, boot and start in hexadecimal; the last line is the checksum of the others.
+fn write_seen(seen: &[Seen]) -> String {
+    let mut text = String::new();
+    for Seen { node, boot, start } in seen {
+        text.push_str(&format!("{node:x} {boot:x} {start:x}\n"));
+    }
+    let checksum = xxh3_64(text.as_bytes());
+    text + &format!("{checksum:016x}\n")
+}
+
+fn read_seen(text: &str) -> Option<Vec<Seen>> {
+    let at = text.len().checked_sub(17)?;
+    let (lines, checksum) = text.split_at_checked(at)?;
+    let checksum = u64::from_str_radix(checksum.trim_end(), 16).ok()?;
+    if xxh3_64(lines.as_bytes()) != checksum {
+        return None;
+    }
+    let number = |text: Option<&str>| u64::from_str_radix(text?, 16).ok();
+    lines
+        .lines()
+        .map(|line| {
+            let mut parts = line.split(' ');
+            Some(Seen {
+                node: number(parts.next())?.try_into().ok()?,
+                boot: number(parts.next())?,
+                start: number(parts.next())?,
+            })
+        })
+        .collect()
 }
 
 /// The layout that a shard's folder of this name is of.
@@ -384,6 +558,9 @@ mod tests {
             partitions: 128,
             durability: "dsync".into(),
             boots: 0,
+            begun: false,
+            lost: None,
+            rejoins: None,
             node: None,
         })
     }
@@ -437,6 +614,80 @@ mod tests {
         );
         std::fs::write(dir.path().join("CLUSTER"), "x").unwrap();
         assert!(matches!(open().cluster(), Err(StartError::Damaged { .. })));
+    }
+
+    #[test]
+    fn lost_data_is_moved_aside_and_the_folder_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || DataDir::open(dir.path(), format).unwrap();
+        let list = peers("a=x:1,b=x:2");
+        let shard = dir.path().join("shard-000");
+        for number in 1..=LOST_MAX {
+            let mut data = open();
+            data.identify("a", &list).unwrap();
+            data.belong(&map(7), 1).unwrap();
+            data.begin().unwrap();
+            std::fs::create_dir_all(shard.join("log")).unwrap();
+            assert!(!data.has_log(0));
+            std::fs::write(shard.join("log/00000001.seg"), number.to_string()).unwrap();
+            assert!(data.has_log(0));
+            data.lose("its log is damaged").unwrap();
+            data.lose("again").unwrap();
+            drop(data);
+            let mut data = open();
+            let why = data.format().lost.clone();
+            assert_eq!(why.as_deref(), Some("its log is damaged"));
+            if number == 2 {
+                // A crash after the first files were moved.
+                std::fs::create_dir(dir.path().join("lost-2")).unwrap();
+                std::fs::rename(&shard, dir.path().join("lost-2/shard-000")).unwrap();
+            }
+            let aside = data.set_aside(format!("{number:02x}")).unwrap();
+            assert_eq!(aside, dir.path().join(format!("lost-{number}")));
+            let kept = std::fs::read_to_string(aside.join("shard-000/log/00000001.seg"));
+            assert_eq!(kept.unwrap(), number.to_string());
+            assert!(aside.join("CLUSTER").exists() && aside.join("FORMAT").exists());
+            assert!(!shard.exists());
+            drop(data);
+            let data = open();
+            assert_eq!(data.rejoins(), 7);
+            assert_eq!(data.cluster().unwrap(), None);
+            let format = data.format();
+            assert_eq!((&format.lost, format.begun), (&None, false));
+            assert_eq!(format.id, format!("{number:02x}"));
+            assert_eq!(format.node.as_ref().unwrap().name, "a");
+        }
+        let mut data = open();
+        data.lose("once more").unwrap();
+        let often = data.set_aside("ff".into()).unwrap_err().to_string();
+        assert!(
+            often.contains("once more") && often.contains("3 folders"),
+            "{often}"
+        );
+    }
+
+    #[test]
+    fn starts_of_others_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path(), format).unwrap();
+        assert_eq!(data.seen().unwrap(), []);
+        let seen = |node, boot| Seen {
+            node,
+            boot,
+            start: u64::MAX,
+        };
+        let two = [seen(1, 5), seen(3, 1 << 32)];
+        data.keep_seen(&two).unwrap();
+        assert_eq!(data.seen().unwrap(), two);
+        let text = std::fs::read_to_string(dir.path().join("SEEN")).unwrap();
+        for damaged in [
+            text.replacen('5', "4", 1),
+            text[1..].to_owned(),
+            String::new(),
+        ] {
+            std::fs::write(dir.path().join("SEEN"), damaged).unwrap();
+            assert!(matches!(data.seen(), Err(StartError::Damaged { .. })));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ringbolt_wire::message::NodeId;
+use ringbolt_wire::peer::Claim;
 
 use super::StartError;
 use super::format::DataDir;
@@ -33,8 +34,8 @@ pub(super) struct Membership {
 /// node's, to answer them. None if `stop`, which waits a while, says so.
 ///
 /// # Errors
-/// The folder is another node's, or of other peers; the cluster cannot be made, or this node has lost
-/// its data.
+/// The folder is another node's, or of other peers; the cluster cannot be made, or this node cannot
+/// have its place in it.
 pub(super) fn settle(
     settings: &Settings,
     dir: &mut DataDir,
@@ -42,6 +43,16 @@ pub(super) fn settle(
     stop: impl FnMut(Duration) -> Result<bool, StartError>,
 ) -> Result<Option<Membership>, StartError> {
     dir.identify(&settings.name, &settings.peers)?;
+    if let Some(why) = found_lost(settings, dir)? {
+        dir.lose(&why)?;
+        let id = super::random_id().map_err(|error| StartError::io("/dev/urandom", &error))?;
+        let aside = dir.set_aside(id)?;
+        tracing::error!(
+            "the data of this node must not be used any more: {why}. It is kept in {} and the node \
+             begins anew: it gets the data from the others, under new replica ids",
+            aside.display()
+        );
+    }
     let own = introduce(settings, dir)?;
     if let Some((map, node)) = dir.cluster()? {
         let map = refresh(map, node, own.facts, dir)?;
@@ -52,6 +63,36 @@ pub(super) fn settle(
     };
     dir.belong(&map, node)?;
     Ok(Some(Membership { node, map }))
+}
+
+/// Why the data of a node of several must not be used any more, as far as its folder tells. Of a node
+/// alone there is no other copy: its damage is an error, and what to do is the operator's decision.
+fn found_lost(settings: &Settings, dir: &DataDir) -> Result<Option<String>, StartError> {
+    if settings.peers.len() < 2 {
+        return Ok(None);
+    }
+    let format = dir.format();
+    if format.lost.is_some() {
+        return Ok(format.lost.clone());
+    }
+    let known = match dir.cluster().and_then(|known| dir.seen().map(|_| known)) {
+        Ok(known) => known,
+        Err(StartError::Damaged { path, what }) => {
+            return Ok(Some(format!("{}: {what}", path.display())));
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some((map, node)) = known
+        && map
+            .node(node)
+            .is_some_and(|own| own.facts.folder != format.id)
+    {
+        return Ok(Some(
+            "the cluster has taken this node in again with another data folder".to_owned(),
+        ));
+    }
+    let missing = (0..format.cores).find(|core| format.begun && !dir.has_log(*core));
+    Ok(missing.map(|core| format!("the log of core {core} is gone")))
 }
 
 /// Asks the peers until one of the rules of [`decide`] ends it. When this returns nobody is told any
@@ -65,34 +106,36 @@ fn find(
     let _answering = Reception::open(port, own.clone())
         .map_err(|error| StartError::Cluster(format!("peers cannot be answered: {error}")))?;
     let mut before = BTreeMap::new();
+    let mut is_lost = false;
     let mut tell_at = Instant::now() + FIRST_WORD;
     loop {
-        let round = meet::ask_all(&own.peers, &own.facts.name);
+        let claim = Claim {
+            name: &own.facts.name,
+            folder: &own.facts.folder,
+        };
+        let round = meet::ask_all(&own.peers, &own.facts.name, is_lost.then_some(claim));
         own.wall_ms = round.wall_ms;
         match decide(&own, &before, &round.answers) {
             Decision::Form(map) => {
                 let node = map.node_named(&own.facts.name).map_or(1, |node| node.id);
                 return Ok(Some((map, node)));
             }
-            Decision::Join {
-                map,
-                node,
-                founder: true,
-            } => return Ok(Some((map, node))),
-            Decision::Join { map, node, .. } => {
-                return Err(StartError::DataLost {
-                    dir: folder.to_owned(),
-                    name: own.facts.name,
-                    node,
-                    cluster: map.cluster(),
-                });
+            Decision::Join { map, node } => return Ok(Some((map, node))),
+            Decision::Claim(cluster) if !is_lost => {
+                is_lost = true;
+                tell_at = Instant::now() + FIRST_WORD;
+                tracing::warn!(
+                    "cluster {cluster:016x} knows this node with other data than is in {}: it is \
+                     begun anew and gets the data from the others",
+                    folder.display()
+                );
             }
             Decision::Refuse(words) => return Err(StartError::Cluster(words)),
-            Decision::AskAgain => {}
+            Decision::Claim(_) | Decision::AskAgain => {}
         }
         if Instant::now() >= tell_at {
             tell_at = Instant::now() + EVERY_WORD;
-            tell(&own, &round);
+            tell(&own, &round, is_lost);
         }
         before = round.answers;
         if stop(PAUSE)? {
@@ -102,7 +145,7 @@ fn find(
 }
 
 /// Tells the operator who is waited for.
-fn tell(own: &Introduction, round: &Round) {
+fn tell(own: &Introduction, round: &Round, is_lost: bool) {
     let address = |name: &str| {
         let peer = own.peers.iter().find(|peer| peer.name == name);
         peer.map_or("", |peer| peer.address.as_str())
@@ -113,6 +156,21 @@ fn tell(own: &Introduction, round: &Round) {
         .map(|(name, why)| format!("{name} at {} ({why})", address(name)))
         .collect();
     match own.peers.first() {
+        _ if is_lost => tracing::info!(
+            "waiting to be taken in again: the leader of partition 0 does it once it has heard \
+             nothing of this node's earlier life for some seconds; it needs most of the nodes with \
+             their data{}",
+            if silent.is_empty() {
+                String::new()
+            } else {
+                format!(", and there is no answer from {}", silent.join(", "))
+            }
+        ),
+        _ if own.rejoins != 0 && silent.is_empty() => tracing::error!(
+            "no node that answers has the data of cluster {:016x}: this one has set its own aside \
+             and waits for a node that has it",
+            own.rejoins
+        ),
         _ if !silent.is_empty() => tracing::info!("waiting for {}", silent.join(", ")),
         Some(first) => tracing::info!("waiting for {} to form the cluster", first.name),
         None => {}
@@ -177,6 +235,7 @@ fn introduce(settings: &Settings, dir: &DataDir) -> Result<Introduction, StartEr
         replication: settings.replication,
         // 0 stands for no cluster.
         proposal: proposal.max(1),
+        rejoins: dir.rejoins(),
         wall_ms: meet::wall_ms(),
     })
 }
@@ -209,6 +268,9 @@ mod tests {
                 partitions: 128,
                 durability: "dsync".into(),
                 boots: 0,
+                begun: false,
+                lost: None,
+                rejoins: None,
                 node: None,
             })
         })

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ringbolt_wire::frame::{self, Peek};
 use ringbolt_wire::message::{ErrorCode, ErrorReply, Response};
-use ringbolt_wire::peer::{self, INTRODUCED_BYTES_MAX, PEER_VERSION};
+use ringbolt_wire::peer::{self, Claim, INTRODUCED_BYTES_MAX, PEER_VERSION};
 use ringbolt_wire::{HELLO_FRAME_BYTES_MAX, codec};
 
 use crate::cluster::bootstrap::{Answer, Introduction, Member};
@@ -99,7 +99,8 @@ fn answer(stream: &mut TcpStream, own: &Introduction) -> io::Result<()> {
     let view = frame::open(&question).map_err(io::Error::other)?;
     let mut out = Vec::new();
     match peer::decode_introduce(&view) {
-        Ok(PEER_VERSION) => {
+        // Only members have anybody to take in.
+        Ok((PEER_VERSION, _)) => {
             let answer = Answer::Empty(Introduction {
                 wall_ms: wall_ms(),
                 ..own.clone()
@@ -108,7 +109,7 @@ fn answer(stream: &mut TcpStream, own: &Introduction) -> io::Result<()> {
             peer::encode_introduced(view.request_id, &answer, &mut out)
                 .map_err(io::Error::other)?;
         }
-        Ok(version) => {
+        Ok((version, _)) => {
             let message = format!(
                 "{} speaks peer version {PEER_VERSION}, this node {version}: upgrade the older",
                 own.facts.name
@@ -147,8 +148,9 @@ pub(super) struct Round {
     pub silent: Vec<(String, String)>,
 }
 
-/// Asks all peers at once, but the one named `own`. Returns when each has answered or had its time.
-pub(super) fn ask_all(peers: &[Peer], own: &str) -> Round {
+/// Asks all peers at once, but the one named `own`. A node that has lost its data adds its claim.
+/// Returns when each has answered or had its time.
+pub(super) fn ask_all(peers: &[Peer], own: &str, claim: Option<Claim<'_>>) -> Round {
     let (begun, begun_wall_ms) = (Instant::now(), wall_ms());
     let others: Vec<&Peer> = peers.iter().filter(|peer| peer.name != own).collect();
     let outcomes: Vec<Result<Answer, String>> = thread::scope(|scope| {
@@ -156,7 +158,8 @@ pub(super) fn ask_all(peers: &[Peer], own: &str) -> Round {
             .iter()
             .map(|peer| {
                 let ask = || {
-                    let mut answer = ask(&peer.address).map_err(|error| error.to_string())?;
+                    let mut answer =
+                        ask(&peer.address, claim).map_err(|error| error.to_string())?;
                     let (Answer::Empty(Introduction { wall_ms, .. })
                     | Answer::Member(Member { wall_ms, .. })) = &mut answer;
                     *wall_ms = wall_ms.saturating_sub(begun.elapsed().as_millis() as u64);
@@ -191,21 +194,21 @@ pub(super) fn ask_all(peers: &[Peer], own: &str) -> Round {
 }
 
 /// Asks whoever listens at an address.
-fn ask(address: &str) -> io::Result<Answer> {
+fn ask(address: &str, claim: Option<Claim<'_>>) -> io::Result<Answer> {
     let until = Instant::now() + ASK_MAX;
     let mut failure = io::Error::other("its address has no meaning");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, left(until)?) {
-            Ok(mut stream) => return ask_on(&mut stream, until),
+            Ok(mut stream) => return ask_on(&mut stream, claim, until),
             Err(error) => failure = error,
         }
     }
     Err(failure)
 }
 
-fn ask_on(stream: &mut TcpStream, until: Instant) -> io::Result<Answer> {
+fn ask_on(stream: &mut TcpStream, claim: Option<Claim<'_>>, until: Instant) -> io::Result<Answer> {
     let mut question = Vec::new();
-    peer::encode_introduce(ASK_ID, &mut question).map_err(io::Error::other)?;
+    peer::encode_introduce(ASK_ID, claim, &mut question).map_err(io::Error::other)?;
     stream.set_write_timeout(Some(left(until)?))?;
     stream.write_all(&question)?;
     let reply = read_frame(stream, INTRODUCED_BYTES_MAX, until)?;

@@ -18,12 +18,15 @@ mod plan;
 pub mod preflight;
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 pub use error::StartError;
 
 use crate::admin::Admin;
+use crate::cluster::ClusterView;
 use crate::config::{self, Settings};
 use crate::runtime::{self, Cores, Durability, probe, signals};
 use format::{DataDir, FORMAT_VERSION, Format};
@@ -63,16 +66,42 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     if let Some(admin) = &admin {
         admin.recovering();
     }
+    match serve(&settings, &mut dir, &member, admin.as_ref()) {
+        // Of several nodes, one that cannot use its data any more gets it from the others. What it has
+        // is set aside at its next start, which is at once.
+        Err(error @ (StartError::Outlived(_) | StartError::CoreDamaged { .. }))
+            if member.map.nodes().len() > 1 =>
+        {
+            dir.lose(&error.to_string())?;
+            tracing::error!("{error}; the node begins anew");
+            Err(begin_anew())
+        }
+        ended => ended,
+    }
+}
+
+/// Replaces this process by one that starts with the same arguments: whatever the cores have under way
+/// ends with it. Returns only if that fails.
+fn begin_anew() -> StartError {
+    let own = Path::new("/proc/self/exe");
+    let error = std::process::Command::new(own)
+        .args(std::env::args_os().skip(1))
+        .exec();
+    StartError::io(own, &error)
+}
+
+/// Runs the cores until a signal ends the node, or something it cannot go on with.
+fn serve(
+    settings: &Settings,
+    dir: &mut DataDir,
+    member: &Membership,
+    admin: Option<&Admin>,
+) -> Result<(), StartError> {
     let start = random_bytes().map_err(|error| StartError::io("/dev/urandom", &error))?;
-    let plan = Arc::new(Plan::new(
-        &settings,
-        &dir,
-        &member,
-        u64::from_le_bytes(start),
-    )?);
+    let plan = Arc::new(Plan::new(settings, dir, member, u64::from_le_bytes(start))?);
     let mailboxes = Mailboxes::new(settings.cores);
     let (report, reports) = mpsc::channel();
-    let options = plan.launch_options(&settings);
+    let options = plan.launch_options(settings);
     let cores = {
         let (plan, mailboxes) = (Arc::clone(&plan), mailboxes.clone());
         runtime::launch(&options, move |env| {
@@ -104,20 +133,52 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
         let listener = listen::listener(settings.listen)?;
         node.post(core, Letter::Listen(listener));
     }
-    if let Some(admin) = &admin {
+    if let Some(admin) = admin {
         admin.serving(eyes::running(&node, &plan));
     }
-    announce(&settings, &dir, &member, admin.as_ref(), begun.elapsed());
+    dir.begin()?;
+    announce(settings, dir, member, admin, begun.elapsed());
+    let mut kept = Kept {
+        map_version: member.map.version(),
+        seen_changes: 0,
+    };
     while !stop_asked(WATCH_EVERY)? {
+        kept.follow(&plan.cluster, dir)?;
+        if let Some(why) = plan.cluster.outlived() {
+            return Err(StartError::Outlived(why.to_owned()));
+        }
         if let Some(Report::Ended) = node.next_report()? {
             return node.finish(1);
         }
     }
-    if let Some(admin) = &admin {
+    if let Some(admin) = admin {
         admin.stopping();
     }
     tracing::info!("stopping: requests under way are finished");
     node.stop()
+}
+
+/// What of the cluster's state the folder keeps, as far as it has been written.
+struct Kept {
+    map_version: u64,
+    seen_changes: u64,
+}
+
+impl Kept {
+    /// Writes what has changed: the map, and which starts of other nodes were seen.
+    fn follow(&mut self, cluster: &ClusterView, dir: &mut DataDir) -> Result<(), StartError> {
+        let changes = cluster.seen_changes();
+        if self.seen_changes != changes {
+            dir.keep_seen(&cluster.seen())?;
+            self.seen_changes = changes;
+        }
+        let map = cluster.map();
+        if let Some(known) = map.filter(|known| known.map.version() != self.map_version) {
+            dir.belong(&known.map, cluster.here())?;
+            self.map_version = known.map.version();
+        }
+        Ok(())
+    }
 }
 
 fn stop_asked(wait: Duration) -> Result<bool, StartError> {
@@ -144,6 +205,9 @@ fn open_folder(settings: &Settings) -> Result<DataDir, StartError> {
             partitions: settings.partitions,
             durability: measure(settings)?.name().to_owned(),
             boots: 0,
+            begun: false,
+            lost: None,
+            rejoins: None,
             node: None,
         })
     })?;
@@ -182,8 +246,17 @@ fn random_id() -> std::io::Result<String> {
 pub(super) enum CoreReport {
     /// It has recovered and can serve.
     Ready,
-    /// It has ended: cleanly, or in words why not.
-    Ended(u16, Result<(), String>),
+    /// It has ended, cleanly or not.
+    Ended(u16, Result<(), CoreFailure>),
+}
+
+/// Why a core ended, in words.
+#[derive(Debug)]
+pub(super) enum CoreFailure {
+    /// What its folder holds is damaged.
+    Damaged(String),
+    /// Anything else.
+    Failed(String),
 }
 
 enum Report {
@@ -205,7 +278,12 @@ impl Running {
         match self.reports.try_recv() {
             Ok(CoreReport::Ready) => Ok(Some(Report::Ready)),
             Ok(CoreReport::Ended(_, Ok(()))) => Ok(Some(Report::Ended)),
-            Ok(CoreReport::Ended(core, Err(detail))) => Err(StartError::Core { core, detail }),
+            Ok(CoreReport::Ended(core, Err(CoreFailure::Damaged(detail)))) => {
+                Err(StartError::CoreDamaged { core, detail })
+            }
+            Ok(CoreReport::Ended(core, Err(CoreFailure::Failed(detail)))) => {
+                Err(StartError::Core { core, detail })
+            }
             Err(mpsc::TryRecvError::Empty) => Ok(None),
             Err(mpsc::TryRecvError::Disconnected) => Ok(Some(Report::Ended)),
         }

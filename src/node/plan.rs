@@ -13,7 +13,7 @@ use ringbolt_wire::message::KEYSPACE_SYSTEM;
 use super::StartError;
 use super::format::DataDir;
 use super::identity::Membership;
-use crate::cluster::{ClusterView, Identity, NodeInfo, map};
+use crate::cluster::{ClusterView, Identity, NodeInfo, boot_of, map};
 use crate::config::{Compression, Durability as DurabilitySetting, Settings};
 use crate::replica::node_of;
 use crate::runtime::{CoreOptions, Durability, LaunchOptions};
@@ -81,7 +81,7 @@ impl Plan {
                 format.partitions,
                 format.cores,
             )),
-            cluster: Arc::new(view(member, format.boots, start)?),
+            cluster: Arc::new(view(member, dir, start)?),
             engine: engine(settings, &limits),
             limits,
             space_reserve: settings.disk.reserve_bytes,
@@ -116,7 +116,7 @@ impl Plan {
 }
 
 /// The cluster as the map has it, with the addresses that its nodes' names have now.
-fn view(member: &Membership, boot: u64, start: u64) -> Result<ClusterView, StartError> {
+fn view(member: &Membership, dir: &DataDir, start: u64) -> Result<ClusterView, StartError> {
     let resolve = |node: &map::Node| {
         let facts = &node.facts;
         let found = facts
@@ -140,10 +140,11 @@ fn view(member: &Membership, boot: u64, start: u64) -> Result<ClusterView, Start
     };
     let living = |node: &&map::Node| node.state != map::NodeState::Gone;
     let nodes = member.map.nodes().iter().filter(living).map(resolve);
+    let own = member.map.node(member.node);
     let identity = Identity {
         cluster: member.map.cluster(),
         node: member.node,
-        boot,
+        boot: boot_of(own.map_or(1, |own| own.generation), dir.format().boots),
         start,
     };
     let placement = (0..member.map.partitions()).map(|partition| {
@@ -151,10 +152,9 @@ fn view(member: &Membership, boot: u64, start: u64) -> Result<ClusterView, Start
         replicas.map(|replica| node_of(*replica)).collect()
     });
     let nodes = nodes.collect::<Result<_, _>>()?;
-    let encoded = member.map.encode();
-    let encoded = encoded.map_err(|error| StartError::Cluster(error.to_string()))?;
-    Ok(ClusterView::new(identity, nodes, placement.collect())
-        .with_map(member.map.version(), encoded))
+    ClusterView::new(identity, nodes, placement.collect())
+        .with_map(member.map.clone(), &dir.seen()?)
+        .map_err(|error| StartError::Cluster(error.to_string()))
 }
 
 fn limits(settings: &Settings) -> ShardLimits {

@@ -35,6 +35,12 @@ pub fn node_of(replica: u64) -> NodeId {
     (replica >> 32) as u32
 }
 
+/// Whether a replica is of a later life of the same node than another one.
+#[must_use]
+pub(super) fn is_later(one: u64, other: u64) -> bool {
+    node_of(one) != 0 && node_of(one) == node_of(other) && one > other
+}
+
 /// A group's members as of one entry.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Membership {
@@ -51,6 +57,12 @@ impl Membership {
         let mut conf = ConfState::default();
         conf.set_voters(voters.to_vec());
         Self { index: 0, conf }
+    }
+
+    /// Whether nobody is known to vote: that of a replica that waits for its first snapshot.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.conf.voters.is_empty()
     }
 
     /// As the log keeps it.
@@ -85,7 +97,7 @@ impl Membership {
         conf.set_voters_outgoing(take_list(&mut rest)?);
         conf.set_learners_next(take_list(&mut rest)?);
         let index = u64::from_le_bytes(*index);
-        (rest.is_empty() && !conf.voters.is_empty()).then_some(Self { index, conf })
+        rest.is_empty().then_some(Self { index, conf })
     }
 
     /// Whether `replica` is the only one that votes.
@@ -112,6 +124,49 @@ pub fn commits_alone(bytes: &[u8]) -> bool {
         || Membership::decode(bytes).is_some_and(|membership| {
             membership.conf.voters.len() == 1 && membership.conf.voters_outgoing.is_empty()
         })
+}
+
+/// The change that brings a group's members nearer to the replicas that the cluster map wants for its
+/// partition: first members that are not wanted and have no vote go, then a wanted one that is caught
+/// up takes the vote of one that is not wanted (of the same node, if there is one), then wanted ones
+/// are added without a vote. Each is one entry, and asked again after a crash or by the next leader
+/// gives the next one: nothing else must be remembered. A joint state is left before anything else.
+///
+/// `None` if there is nothing to do, or nothing that can be done now. The group's own record rules:
+/// where it has a newer replica of a node than is wanted, the map is an old one and asks for nothing.
+#[must_use]
+pub fn next_change(
+    conf: &ConfState,
+    wanted: &[u64],
+    is_caught_up: impl Fn(u64) -> bool,
+) -> Option<Change> {
+    if !conf.voters_outgoing.is_empty() {
+        return Some(Change::default());
+    }
+    let members = || conf.voters.iter().chain(&conf.learners).copied();
+    let is_wanted = |id: &u64| wanted.contains(id);
+    if wanted.is_empty()
+        || wanted
+            .iter()
+            .any(|want| members().any(|id| is_later(id, *want)))
+    {
+        return None;
+    }
+    let one = |step| Some(Change { steps: vec![step] });
+    if let Some(stale) = conf.learners.iter().find(|id| !is_wanted(id)) {
+        return one(Step::Remove(*stale));
+    }
+    if let Some(&ready) = conf.learners.iter().find(|id| is_caught_up(**id)) {
+        let mut unwanted = conf.voters.iter().filter(|id| !is_wanted(id)).copied();
+        let same_node = unwanted.clone().find(|old| is_later(ready, *old));
+        let replaced = same_node.or_else(|| unwanted.next()).map(Step::Remove);
+        let steps = [Step::AddVoter(ready)].into_iter().chain(replaced);
+        return Some(Change {
+            steps: steps.collect(),
+        });
+    }
+    let missing = wanted.iter().find(|want| members().all(|id| id != **want));
+    missing.and_then(|missing| one(Step::AddLearner(*missing)))
 }
 
 fn lists(conf: &ConfState) -> [&[u64]; 4] {
@@ -223,5 +278,73 @@ impl Change {
             .collect();
         change.set_changes(steps.into());
         change
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conf(voters: &[u64], learners: &[u64], outgoing: &[u64]) -> ConfState {
+        let mut conf = ConfState::from((voters.to_vec(), learners.to_vec()));
+        conf.set_voters_outgoing(outgoing.to_vec());
+        conf
+    }
+
+    fn change(conf: &ConfState, wanted: &[u64], caught_up: bool) -> Vec<Step> {
+        next_change(conf, wanted, |_| caught_up).map_or(Vec::new(), |change| change.steps)
+    }
+
+    const A: u64 = 1 << 32 | 1;
+    const B: u64 = 2 << 32 | 1;
+    const C: u64 = 3 << 32 | 1;
+    const C2: u64 = 3 << 32 | 2;
+    const C3: u64 = 3 << 32 | 3;
+
+    #[test]
+    fn a_node_that_lost_its_data_is_swapped_step_by_step() {
+        let wanted = [A, C2, B];
+        assert_eq!(change(&conf(&[A, B, C], &[], &[]), &[A, B, C], true), []);
+        let first = change(&conf(&[A, B, C], &[], &[]), &wanted, true);
+        assert_eq!(first, [Step::AddLearner(C2)]);
+        let behind = conf(&[A, B, C], &[C2], &[]);
+        assert_eq!(change(&behind, &wanted, false), [], "it is not there yet");
+        let swap = [Step::AddVoter(C2), Step::Remove(C)];
+        assert_eq!(change(&behind, &wanted, true), swap);
+        let joint = conf(&[A, B, C2], &[], &[A, B, C]);
+        assert_eq!(
+            next_change(&joint, &wanted, |_| true),
+            Some(Change::default())
+        );
+        assert_eq!(change(&conf(&[A, B, C2], &[], &[]), &wanted, true), []);
+    }
+
+    #[test]
+    fn one_lost_again_meanwhile_is_begun_anew() {
+        let begun = conf(&[A, B, C], &[C2], &[]);
+        assert_eq!(change(&begun, &[A, B, C3], true), [Step::Remove(C2)]);
+        let without = conf(&[A, B, C], &[], &[]);
+        assert_eq!(change(&without, &[A, B, C3], true), [Step::AddLearner(C3)]);
+    }
+
+    #[test]
+    fn an_old_map_undoes_nothing() {
+        for group in [conf(&[A, B, C2], &[], &[]), conf(&[A, B, C], &[C2], &[])] {
+            assert_eq!(change(&group, &[A, B, C], true), []);
+        }
+        assert_eq!(
+            change(&conf(&[A, B], &[], &[]), &[], true),
+            [],
+            "none at all"
+        );
+    }
+
+    #[test]
+    fn a_blank_membership_commits_nothing_alone() {
+        let blank = Membership::of_voters(&[]);
+        assert!(blank.is_blank() && !blank.is_alone(A));
+        let bytes = blank.encode();
+        assert_eq!(Membership::decode(&bytes), Some(blank));
+        assert!(!commits_alone(&bytes) && commits_alone(&[]));
     }
 }

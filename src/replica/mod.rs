@@ -34,7 +34,9 @@ mod tests;
 mod validate;
 
 use lease::Lease;
-pub use membership::{Change, Membership, NodeId, Step, commits_alone, node_of, replica_id};
+pub use membership::{
+    Change, Membership, NodeId, Step, commits_alone, next_change, node_of, replica_id,
+};
 use store::{EntryStore, id_of};
 
 /// How often [`Replica::tick`] is to be called. Never more often, also not to make up for a pause:
@@ -50,6 +52,8 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const MESSAGES_IN_FLIGHT_MAX: usize = 256;
 /// Bytes of applied entries kept in memory for followers a little behind.
 const KEPT_BYTES: usize = 256 << 10;
+/// Entries that a member may lack and still count as caught up.
+const NEARLY: u64 = 64;
 /// How long a leader that is not the preferred one waits before it hands over.
 const HANDOVER_TICKS: u32 = 100;
 
@@ -110,7 +114,8 @@ pub struct Start {
     pub partition: PartitionId,
     /// This replica's id, if the log knows none.
     pub id: u64,
-    /// The group's first members, if the log knows none.
+    /// The group's first members, if the log knows none; nobody for a replica that waits for its
+    /// first snapshot.
     pub voters: Vec<u64>,
     /// Whether this replica should lead if it can.
     pub preferred: Option<u64>,
@@ -149,6 +154,8 @@ pub struct Replica {
     rounds: u64,
     /// A snapshot is being installed: no work is taken meanwhile.
     installing: bool,
+    /// A member was added: see [`Replica::change_applied`].
+    forgets: bool,
     elections: u64,
     leader: u64,
 }
@@ -264,6 +271,7 @@ impl Replica {
             handover_ticks: 0,
             rounds: 0,
             installing: false,
+            forgets: false,
             elections: 0,
             leader: 0,
         };
@@ -292,6 +300,9 @@ impl Replica {
     /// A peer's message, with its clock and what it last heard of ours.
     pub fn step(&mut self, mut message: Message, stamp: Duration, echo: Duration) {
         self.flush_batch();
+        if validate::is_outlived(&self.raft.raft, &message) {
+            return;
+        }
         if !validate::is_sound(&self.raft.raft, &message) {
             tracing::warn!(
                 partition = self.partition,
@@ -441,12 +452,20 @@ impl Replica {
     pub fn applied_all(&mut self) {
         self.time_ms = self.time_ms.max(self.applied_time_ms);
         self.raft.advance_apply_to(self.applied.index);
-        let kept = if self.is_alone() { 0 } else { KEPT_BYTES };
+        let forgets = std::mem::take(&mut self.forgets);
+        let kept = if self.is_alone() || forgets {
+            0
+        } else {
+            KEPT_BYTES
+        };
         self.raft.mut_store().applied(self.applied, kept);
         self.note_freshness();
     }
 
     /// An entry that changes the membership was applied. Returns what the log must remember.
+    ///
+    /// Where a member is added, the entries in memory are forgotten, on every replica: so whoever leads
+    /// can begin a new member by a snapshot only, which says who the members are.
     ///
     /// # Errors
     /// If the change cannot be understood: the replica must stop.
@@ -457,6 +476,8 @@ impl Replica {
         };
         let change = Change::decode(change)
             .ok_or_else(|| fail("a change of the membership is of another version".to_owned()))?;
+        let adds = |step: &Step| matches!(step, Step::AddLearner(_));
+        self.forgets |= change.steps.iter().any(adds);
         let conf = self
             .raft
             .apply_conf_change(&change.to_raft())
@@ -467,6 +488,31 @@ impl Replica {
             conf,
         };
         Ok(self.membership.encode())
+    }
+
+    /// The change that brings the members nearer to `wanted`, if there is one and this replica can
+    /// propose it now: see [`next_change`].
+    #[must_use]
+    pub fn next_change(&self, wanted: &[u64]) -> Option<Change> {
+        if !self.serves() || self.raft.raft.has_pending_conf() {
+            return None;
+        }
+        next_change(&self.membership.conf, wanted, |id| self.is_caught_up(id))
+    }
+
+    /// Whether a member has stored nearly all that is committed.
+    fn is_caught_up(&self, id: u64) -> bool {
+        let raft = &self.raft.raft;
+        raft.prs().get(id).is_some_and(|progress| {
+            progress.recent_active
+                && progress.matched > 0
+                && progress.matched + NEARLY >= raft.raft_log.committed
+        })
+    }
+
+    /// The replica that should lead if it can, as of now.
+    pub fn set_preferred(&mut self, preferred: Option<u64>) {
+        self.preferred = preferred;
     }
 
     /// A message to `peer` could not be sent.
@@ -773,12 +819,8 @@ impl Replica {
             return;
         }
         self.handover_ticks += 1;
-        let raft = &self.raft.raft;
         let is_voter = self.membership.conf.voters.contains(&preferred);
-        let caught_up = raft.prs().get(preferred).is_some_and(|progress| {
-            progress.recent_active && progress.matched + 64 >= raft.raft_log.committed
-        });
-        if self.handover_ticks >= HANDOVER_TICKS && is_voter && caught_up {
+        if self.handover_ticks >= HANDOVER_TICKS && is_voter && self.is_caught_up(preferred) {
             self.handover_ticks = 0;
             self.transfer(preferred);
         }
@@ -789,7 +831,9 @@ impl Replica {
     /// apart by more ticks than clocks of the same pace can differ.
     fn set_timeout(&mut self) {
         let voters = &self.membership.conf.voters;
-        let ticks = match voters.iter().position(|&id| id == self.id()) {
+        // By id: after a change of the members the lists of two of them may be in another order.
+        let place = voters.iter().filter(|&&id| id < self.id()).count();
+        let ticks = match voters.contains(&self.id()).then_some(place) {
             _ if self.preferred == Some(self.id()) => ELECTION_TICKS_MIN,
             Some(place) => {
                 let mixed = (self.term() ^ u64::from(self.partition) << 48)

@@ -13,6 +13,8 @@ struct Group {
     /// Work that is not durable yet.
     unstable: VecDeque<(u64, u64, Vec<Outgoing>)>,
     cut: Vec<u64>,
+    /// How many messages still arrive; those after are lost.
+    arriving: usize,
     now: Duration,
 }
 
@@ -42,6 +44,7 @@ impl Group {
             network: VecDeque::new(),
             unstable: VecDeque::new(),
             cut: Vec::new(),
+            arriving: usize::MAX,
             now: Duration::from_secs(1),
         }
     }
@@ -51,6 +54,9 @@ impl Group {
         for (id, replica) in &mut self.replicas {
             while let Some(work) = replica.take_work(self.now) {
                 worked = true;
+                if let Some((id, membership)) = work.snapshot {
+                    replica.installed(id, 0, membership);
+                }
                 self.network.extend(work.messages);
                 self.unstable
                     .push_back((*id, work.number, work.messages_later));
@@ -68,7 +74,9 @@ impl Group {
                         .or_default()
                         .push((at, payload.clone()));
                 }
-                replica.applied_all();
+                if !work.committed.is_empty() {
+                    replica.applied_all();
+                }
             }
         }
         worked
@@ -86,9 +94,10 @@ impl Group {
             while let Some(out) = self.network.pop_front() {
                 worked = true;
                 let (from, to) = (out.message.from, out.message.to);
-                if self.cut.contains(&from) || self.cut.contains(&to) {
+                if self.cut.contains(&from) || self.cut.contains(&to) || self.arriving == 0 {
                     continue;
                 }
+                self.arriving -= 1;
                 if let Some(replica) = self.replicas.get_mut(&to) {
                     replica.step(out.message, out.stamp, out.echo);
                 }
@@ -388,6 +397,158 @@ fn a_member_is_swapped_through_a_joint_state() {
         Membership::decode(&encoded).as_ref(),
         Some(group.replicas[&leader].membership())
     );
+}
+
+/// Five nodes, of which the last has lost its data and is back with a blank replica; some entries were
+/// written. Gives the leader.
+fn one_wiped_of_five() -> (Group, u64, [u64; 5]) {
+    let voters = [1, 2, 3, 4, 5].map(|node| replica_id(node, 1));
+    let mut group = Group::new(&voters);
+    group.ticks(30);
+    if group.leader() == Some(voters[4]) {
+        let replica = group.replicas.get_mut(&voters[4]).unwrap();
+        replica.transfer(voters[0]);
+        group.ticks(5);
+    }
+    let leader = group.leader().unwrap();
+    group.put(leader, b"before");
+    group.settle();
+    group.replicas.remove(&voters[4]);
+    let again = replica_id(5, 2);
+    let blank = Replica::new(&start(again, &[], None), None, 0).unwrap();
+    group.replicas.insert(again, blank);
+    let mut wanted = voters;
+    wanted[4] = again;
+    (group, leader, wanted)
+}
+
+/// Lets whoever leads change the members, until there is nothing to change.
+fn change_members(group: &mut Group, wanted: &[u64]) {
+    for _ in 0..200 {
+        let leader = group.leader();
+        if let Some(leader) = leader {
+            let replica = group.replicas.get_mut(&leader).unwrap();
+            match replica.next_change(wanted) {
+                Some(change) => _ = replica.propose_change(&change, 9),
+                None if replica
+                    .membership()
+                    .conf
+                    .voters
+                    .iter()
+                    .all(|v| wanted.contains(v)) =>
+                {
+                    break;
+                }
+                None => {}
+            }
+        }
+        group.ticks(1);
+    }
+    group.ticks(2);
+}
+
+fn is_swapped(group: &Group, wanted: &[u64]) {
+    for id in wanted {
+        let conf = &group.replicas[id].membership().conf;
+        let mut voters = conf.voters.clone();
+        voters.sort_unstable();
+        assert_eq!(voters, wanted, "as {id:x} sees it");
+        assert!(conf.voters_outgoing.is_empty() && conf.learners.is_empty());
+    }
+}
+
+#[test]
+fn a_node_that_lost_its_data_is_swapped_in() {
+    let (mut group, leader, wanted) = one_wiped_of_five();
+    let again = wanted[4];
+    let term = group.replicas[&leader].term();
+    group.ticks(40);
+    let blank = &group.replicas[&again];
+    assert_eq!(
+        (blank.term(), blank.last_index()),
+        (0, 0),
+        "it stands for nothing"
+    );
+    change_members(&mut group, &wanted);
+    is_swapped(&group, &wanted);
+    assert_eq!(group.leader(), Some(leader));
+    assert_eq!(
+        group.replicas[&leader].term(),
+        term,
+        "nobody stood for election"
+    );
+    let first = group.applied[&again][0].0;
+    assert!(first.index > 1, "it was begun by a snapshot");
+    assert_eq!(group.applied[&again].last(), group.applied[&leader].last());
+
+    // Its vote counts, and that of its earlier life does not.
+    group.cut = wanted[..4]
+        .iter()
+        .copied()
+        .filter(|id| *id != leader)
+        .take(2)
+        .collect();
+    let id = group.put(leader, b"after");
+    group.ticks(2);
+    assert!(group.replicas[&leader].applied_id() >= id);
+    let mut old = Message::default();
+    old.set_msg_type(MessageType::MsgRequestVote);
+    (old.from, old.to, old.term) = (replica_id(5, 1), leader, term + 9);
+    group.ticks(20);
+    let replica = group.replicas.get_mut(&leader).unwrap();
+    replica.step(old, Duration::ZERO, Duration::ZERO);
+    assert_eq!(replica.term(), term);
+}
+
+#[test]
+fn a_blank_replica_takes_no_entries_from_the_first_on() {
+    let (mut group, leader, wanted) = one_wiped_of_five();
+    let blank = group.replicas.get_mut(&wanted[4]).unwrap();
+    let mut append = Message::default();
+    append.set_msg_type(MessageType::MsgAppend);
+    (append.from, append.to, append.term) = (leader, wanted[4], 3);
+    append.set_entries(
+        vec![Entry {
+            term: 3,
+            index: 1,
+            ..Entry::default()
+        }]
+        .into(),
+    );
+    blank.step(append, Duration::ZERO, Duration::ZERO);
+    assert_eq!(blank.last_index(), 0);
+}
+
+#[test]
+fn whoever_leads_next_brings_a_change_to_its_end() {
+    for arriving in 0..80 {
+        let (mut group, leader, wanted) = one_wiped_of_five();
+        group.arriving = arriving;
+        for _ in 0..12 {
+            let replica = group.replicas.get_mut(&leader).unwrap();
+            if let Some(change) = replica.next_change(&wanted) {
+                replica.propose_change(&change, 9);
+            }
+            group.ticks(1);
+        }
+        group.arriving = usize::MAX;
+        group.cut = vec![leader];
+        // All three that are left of five must agree: it may take a few elections.
+        for _ in 0..20 {
+            group.ticks(10);
+            if group.leader().is_some() {
+                break;
+            }
+        }
+        assert!(group.leader().is_some(), "after {arriving} messages");
+        change_members(&mut group, &wanted);
+        group.cut.clear();
+        group.ticks(40);
+        change_members(&mut group, &wanted);
+        is_swapped(&group, &wanted);
+        let last = group.applied[&wanted[4]].last();
+        assert_eq!(last, group.applied[&group.leader().unwrap()].last());
+    }
 }
 
 #[test]

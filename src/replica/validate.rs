@@ -3,7 +3,15 @@
 use raft::Raft;
 use raft::eraftpb::{Message, MessageType};
 
+use super::membership::is_later;
 use super::store::EntryStore;
+
+/// Whether a message is of or for another life of a node than the one that counts: it may have
+/// forgotten what it promised.
+pub(super) fn is_outlived(raft: &Raft<EntryStore>, message: &Message) -> bool {
+    let mut members = raft.prs().iter();
+    message.to != raft.id || members.any(|(id, _)| is_later(*id, message.from))
+}
 
 /// Whether a message makes sense for this replica as it is now.
 pub(super) fn is_sound(raft: &Raft<EntryStore>, message: &Message) -> bool {
@@ -11,9 +19,11 @@ pub(super) fn is_sound(raft: &Raft<EntryStore>, message: &Message) -> bool {
         return false;
     }
     let last = raft.raft_log.last_index();
+    let is_blank = raft.prs().conf().voters().ids().is_empty();
     let bare = message.entries.is_empty();
     match message.msg_type {
-        MessageType::MsgAppend => entries_follow(message),
+        // From the first entry on, one that waits for a snapshot would not know who the members were.
+        MessageType::MsgAppend => entries_follow(message) && !(is_blank && message.index == 0),
         // A commit index beyond our log would mean that our log has lost what it acknowledged.
         MessageType::MsgHeartbeat => bare && message.commit <= last,
         // Nobody can have more of our log than we do.

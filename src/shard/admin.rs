@@ -237,17 +237,8 @@ impl<E: Env> Inner<E> {
         effects: &[Effect<'_>],
     ) -> Result<(), Refusal> {
         loop {
-            match self.propose(partition, 0, 0, effects) {
-                Ok(head) => {
-                    let committed: Signal<Option<LogId>> = Signal::new();
-                    let pending = Pending {
-                        id: head.id,
-                        keys: KeyHashes::None,
-                        outcome: Outcome::Own(Some(committed.clone())),
-                        ack: Ack::Quorum,
-                        bytes: 0,
-                    };
-                    self.await_commit(partition, pending);
+            match self.own_proposal(partition, effects) {
+                Ok(committed) => {
                     return match committed.wait().await {
                         Some(_) => Ok(()),
                         None => Err(Refusal::retry(
@@ -265,8 +256,35 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Reads the definitions and tells every core of this node; a leader of the home partition also
-    /// finishes drops that were cut short. Only on the core that holds the home partition.
+    /// Proposes a write of the server's own, at once or not at all; the signal tells when it is
+    /// committed.
+    pub(super) fn own_proposal(
+        &self,
+        partition: PartitionId,
+        effects: &[Effect<'_>],
+    ) -> Result<Signal<Option<LogId>>, Refusal> {
+        let head = self.propose(partition, 0, 0, effects)?;
+        let committed = Signal::new();
+        let pending = Pending {
+            id: head.id,
+            keys: KeyHashes::None,
+            outcome: Outcome::Own(Some(committed.clone())),
+            ack: Ack::Quorum,
+            bytes: 0,
+        };
+        self.await_commit(partition, pending);
+        Ok(committed)
+    }
+
+    /// Takes over what the rows of the home partition say, after they were replaced.
+    pub(super) async fn load_home(self: &Rc<Self>) -> Result<(), Refusal> {
+        self.load_map().await?;
+        self.load_keyspaces().await
+    }
+
+    /// Reads the definitions and tells every core of this node what there is, and what is no more; a
+    /// leader of the home partition also finishes drops that were cut short. Only on the core that
+    /// holds the home partition.
     pub(super) async fn load_keyspaces(self: &Rc<Self>) -> Result<(), Refusal> {
         let (from, to) = keyspace_range(HOME, KEYSPACE_SYSTEM, own_rows::END, b"");
         let mut cursor = self
@@ -279,6 +297,18 @@ impl<E: Env> Inner<E> {
             found.extend(defined(name, value));
         }
         let origin = self.nobody();
+        let gone: Vec<Keyspace> = {
+            let known = self.keyspaces.borrow();
+            let is_found = |one: &Keyspace| found.iter().any(|(other, _)| other.id == one.id);
+            let known = known.list().into_iter();
+            known
+                .filter(|one| one.id != KEYSPACE_DEFAULT && !is_found(one))
+                .collect()
+        };
+        for keyspace in gone {
+            self.tell_all(&origin, &KeyspaceChange::Dropped(keyspace))
+                .await;
+        }
         for (keyspace, dropped) in found {
             if !dropped {
                 self.tell_all(&origin, &KeyspaceChange::Created(keyspace))

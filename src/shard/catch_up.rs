@@ -32,6 +32,7 @@ use ringbolt_wire::peer::{PeerItem, RaftMessage, RaftSnapshot, SnapshotAck, Snap
 
 use super::Inner;
 use super::counters::add;
+use super::keyspaces::HOME;
 use super::signal::Signal;
 use crate::replica::{Membership, Outgoing, node_of, snapshot_of};
 
@@ -242,7 +243,8 @@ impl<E: Env> Inner<E> {
             return;
         };
         let answer = |outcome| self.answer_snapshot(partition, message.from, number, 0, outcome);
-        let Some(membership) = Membership::decode(offered.membership) else {
+        let membership = Membership::decode(offered.membership);
+        let Some(membership) = membership.filter(|membership| !membership.is_blank()) else {
             return answer(REFUSED);
         };
         let id = LogId {
@@ -425,6 +427,12 @@ impl<E: Env> Inner<E> {
             });
             done(&this);
             this.to_drive(partition);
+            if partition == HOME
+                && let Err(refusal) = this.load_home().await
+            {
+                // What the rows say is then known at the next start.
+                tracing::warn!(core = this.config.core, "{}", refusal.message);
+            }
         });
     }
 

@@ -377,8 +377,11 @@ impl<E: Env> Inner<E> {
                 replica.applied(&head);
                 replica.serves()
             });
-            if partition == HOME && leads != Some(true) {
-                self.keyspaces_applied(effects);
+            if partition == HOME {
+                self.map_applied(effects);
+                if leads != Some(true) {
+                    self.keyspaces_applied(effects);
+                }
             }
             self.finish_writes(partition, id);
         }

@@ -30,6 +30,7 @@ mod input;
 mod keyspaces;
 pub mod limits;
 pub mod mail;
+mod members;
 mod observe;
 mod own_rows;
 mod peers;
@@ -233,6 +234,12 @@ struct Inner<E: Env> {
     keyspaces_busy: Cell<bool>,
     /// Whether this core serves as the leader of the home partition.
     leads_home: Cell<bool>,
+    /// Whether a change of the cluster map is under way: one at a time.
+    map_busy: Cell<bool>,
+    /// The version of the cluster map that the replicas know.
+    map_taken: Cell<u64>,
+    /// When the cluster map is told again to the nodes that do not hold it.
+    next_telling: Cell<Duration>,
     row_key: RefCell<RowKeyBuf>,
     hasher: ahash::RandomState,
     inflight_bytes: Cell<usize>,
@@ -291,6 +298,9 @@ impl<E: Env> Shard<E> {
             keyspaces: RefCell::default(),
             keyspaces_busy: Cell::new(false),
             leads_home: Cell::new(false),
+            map_busy: Cell::new(false),
+            map_taken: Cell::new(0),
+            next_telling: Cell::new(Duration::ZERO),
             row_key: RefCell::default(),
             inflight_bytes: Cell::new(0),
             space_low: Cell::new(false),

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `\0t`… | where a term begins: [`ringbolt_engine::terms`] |
 //! | `\0w`… | what a write came to: [`super::writers`] |
+//! | `\0map` | the cluster map, in the home partition: [`super::members`] |
 //! | `\0next` | the next keyspace's number, in the home partition: [`super::keyspaces`] |
 
 use ringbolt_engine::entry::{LogId, PartitionId};

@@ -369,7 +369,16 @@ impl<E: Env> Inner<E> {
         };
         if view.kind == Kind::Error as u8 {
             return Err(match Response::decode(view) {
-                Ok(Response::Error(error)) => format!("{:?}: {}", error.code, error.message),
+                Ok(Response::Error(error)) => {
+                    if error.code == ErrorCode::BootReused {
+                        self.config.cluster.outlive(&format!(
+                            "node {} has seen a later start of this node: the disk was rolled back \
+                             or swapped",
+                            link.to.node
+                        ));
+                    }
+                    format!("{:?}: {}", error.code, error.message)
+                }
                 _ => "it refuses".into(),
             });
         }
@@ -502,8 +511,8 @@ impl<E: Env> Inner<E> {
     /// other use.
     pub(super) fn introduce(&self, key: SessionKey, origin: &Origin, view: &FrameView<'_>) -> bool {
         let cluster = &self.config.cluster;
-        let version = match peer::decode_introduce(view) {
-            Ok(version) => version,
+        let (version, claim) = match peer::decode_introduce(view) {
+            Ok(question) => question,
             Err(error) => {
                 return self.turn_away(key, origin, error.code(), 0, &error.to_string());
             }
@@ -511,11 +520,16 @@ impl<E: Env> Inner<E> {
         if version != PEER_VERSION {
             return self.other_version(key, origin, version);
         }
+        if let Some(claim) = claim {
+            cluster.claim(claim.name, claim.folder, self.clock.get().now);
+        }
         let answer = Answer::Member(Member {
             name: cluster
                 .node(cluster.here())
                 .map_or_else(String::new, |node| node.name.clone()),
-            map: cluster.map().to_vec(),
+            map: cluster
+                .map()
+                .map_or_else(Vec::new, |known| known.encoded.clone()),
             wall_ms: self.clock.get().wall_ms,
         });
         let mut frame = Vec::new();
@@ -595,17 +609,23 @@ impl<E: Env> Inner<E> {
             PeerItem::SnapshotAck(ack) if node_of(ack.from) == from.node => {
                 self.snapshot_answered(&ack);
             }
-            PeerItem::SnapshotChunk(_)
-            | PeerItem::SnapshotAck(_)
-            | PeerItem::NodeState(_)
-            | PeerItem::Map { .. } => self.replica_received(from, item),
+            PeerItem::Map { bytes, .. } => self.map_told(bytes),
+            // Chunks and answers of a node in another's name.
+            PeerItem::SnapshotChunk(_) | PeerItem::SnapshotAck(_) | PeerItem::NodeState(_) => {
+                add(&self.counters.peer_items_dropped_total, 1);
+            }
         }
     }
 
-    /// What replicas say to each other. A node whose partitions have one voter each has no use for
-    /// it.
-    fn replica_received(&self, _from: PeerId, _item: &PeerItem<'_>) {
-        add(&self.counters.peer_items_dropped_total, 1);
+    /// Notes when other nodes were last heard of by this core.
+    pub(super) fn note_heard(&self) {
+        let peers = self.peers.borrow();
+        let mut sessions = self.sessions.borrow_mut();
+        for (from, key) in &peers.incoming {
+            if let Some(session) = sessions.get(*key) {
+                self.config.cluster.note_heard(from.node, session.heard);
+            }
+        }
     }
 
     /// Ends a connection with another node that broke the protocol.

@@ -42,16 +42,19 @@ impl<E: Env> Shard<E> {
         let mut alone = Vec::new();
         let cluster = &inner.config.cluster;
         for partition in inner.config.map.owned_by(inner.config.core) {
-            let holders = cluster.holders(partition);
-            if !holders.contains(&cluster.here()) {
+            let Some(id) = cluster.replica_on(partition, cluster.here()) else {
                 continue;
-            }
-            let voters: Vec<u64> = holders.iter().map(|&node| replica_id(node, 1)).collect();
+            };
+            let holders = cluster.holders(partition);
+            // Of a later generation it was never among the first members: it waits for a snapshot.
+            let is_first = id == replica_id(cluster.here(), 1);
+            let voters = holders.iter().filter(|_| is_first);
+            let preferred = cluster.replica_on(partition, cluster.first_holder(partition));
             let start = Start {
                 partition,
-                id: replica_id(cluster.here(), 1),
-                preferred: voters.first().copied().filter(|_| voters.len() > 1),
-                voters,
+                id,
+                preferred: preferred.filter(|_| holders.len() > 1),
+                voters: voters.map(|&node| replica_id(node, 1)).collect(),
             };
             let found = recovered.iter().find(|r| r.partition == partition);
             let applied = inner.engine.tree().applied(partition);
@@ -99,7 +102,7 @@ impl<E: Env> Shard<E> {
         }
         inner.watch_space();
         if inner.with_replica(HOME, |_| ()).is_some() {
-            inner.load_keyspaces().await?;
+            inner.load_home().await?;
         }
         Ok(())
     }

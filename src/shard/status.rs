@@ -67,14 +67,16 @@ impl<E: Env> Inner<E> {
 /// All of a replica but its partition.
 fn status_of(replica: &Replica) -> ReplicaStatus {
     let leads = replica.leads();
+    let conf = &replica.membership().conf;
     let member = |(id, stored, alive): (u64, u64, bool)| MemberStatus {
-        node: node_of(id),
+        replica: id,
         // What a follower has heard of others says nothing.
         stored: if leads { stored } else { 0 },
         alive: leads && (alive || id == replica.id()),
+        votes: conf.voters.contains(&id) || conf.voters_outgoing.contains(&id),
     };
     let mut members: Vec<MemberStatus> = replica.progress().map(member).collect();
-    members.sort_by_key(|member| member.node);
+    members.sort_by_key(|member| member.replica);
     ReplicaStatus {
         partition: 0,
         role: match (replica.serves(), leads) {

@@ -42,6 +42,7 @@ impl<E: Env> Shard<E> {
             inner.next_sweep.set(now + SWEEP_EVERY);
             inner.sweep();
             inner.sweep_dials();
+            inner.look_after_members();
         }
         let due = inner.release_held();
         // Input that waited is taken up as connections are served, and may be proposals again.

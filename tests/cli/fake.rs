@@ -148,10 +148,11 @@ fn answer(request: &Request<'_>, mut reply: impl FnMut(Response<'_>)) {
             });
         }
         Request::Status => {
-            let member = |node, stored, alive| MemberStatus {
-                node,
+            let member = |node: u64, stored, alive| MemberStatus {
+                replica: node << 32 | 1,
                 stored,
                 alive,
+                votes: true,
             };
             reply(Response::Status(NodeStatus {
                 here: 1,

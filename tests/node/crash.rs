@@ -23,7 +23,7 @@ fn rounds() -> u32 {
 }
 
 /// Writes with verification until it is killed, or for a minute.
-fn load(server: &Server, ledger: &Path, seed: u32) -> Child {
+pub(super) fn load(server: &Server, ledger: &Path, seed: u32) -> Child {
     Command::new(BINARY)
         .args(["bench", "put", "--quiet"])
         .args(["--addr", &server.addr.to_string()])
@@ -39,13 +39,13 @@ fn load(server: &Server, ledger: &Path, seed: u32) -> Child {
         .unwrap()
 }
 
-fn end(mut child: Child) {
+pub(super) fn end(mut child: Child) {
     let _ = child.kill();
     child.wait().unwrap();
 }
 
 /// Reads every acknowledged write back; how many there were.
-fn verify(server: &Server, ledger: &Path) -> u64 {
+pub(super) fn verify(server: &Server, ledger: &Path) -> u64 {
     let output = server.cli(&[
         "bench",
         "verify",

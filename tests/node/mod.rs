@@ -6,3 +6,4 @@ mod crash;
 mod disk_full;
 mod input;
 mod lifecycle;
+mod rejoin;

@@ -48,8 +48,13 @@ impl Server {
 
     /// Starts it again on the same folder and address, after a kill or stop.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.dir, self.addr, &self.arguments);
+        self.begin_again();
         self.wait_until_ready();
+    }
+
+    /// The same; it need not serve yet.
+    pub fn begin_again(&mut self) {
+        self.child = spawn(&self.dir, self.addr, &self.arguments);
     }
 
     /// Waits until it answers a read.

@@ -51,10 +51,20 @@ pub struct ReplicaStatus {
 /// A member of a replica's group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MemberStatus {
-    /// The node.
-    pub node: NodeId,
+    /// Its replica id: `node << 32 | generation`.
+    pub replica: u64,
     /// The last entry that it is known to have stored.
     pub stored: u64,
     /// Whether it was heard of lately.
     pub alive: bool,
+    /// Whether it votes; one that does not is being caught up.
+    pub votes: bool,
+}
+
+impl MemberStatus {
+    /// The node it is on.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        (self.replica >> 32) as NodeId
+    }
 }

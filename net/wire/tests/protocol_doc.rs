@@ -297,10 +297,11 @@ fn responses_are_as_documented() {
     check("topology", 2, Response::Topology(topology));
     let stats = vec![("gets".to_owned(), 1000), ("puts".to_owned(), 70)];
     check("stats", 3, Response::Stats(stats));
-    let member = |node, stored, alive| MemberStatus {
-        node,
+    let member = |node: u64, generation, stored, alive| MemberStatus {
+        replica: node << 32 | generation,
         stored,
         alive,
+        votes: alive,
     };
     let status = NodeStatus {
         here: 1,
@@ -314,7 +315,7 @@ fn responses_are_as_documented() {
             commit: 42,
             applied: 41,
             elections: 2,
-            members: vec![member(1, 42, true), member(2, 40, false)],
+            members: vec![member(1, 1, 42, true), member(2, 2, 40, false)],
         }],
     };
     check("status", 20, Response::Status(status));
@@ -417,12 +418,18 @@ fn nodes_talk_as_documented() {
     let view = frame::open(&bytes).unwrap();
     assert_eq!(PeerWelcome::decode(&view), Ok(welcome));
 
-    let bytes = take("introduce");
-    let mut out = Vec::new();
-    peer::encode_introduce(1, &mut out).unwrap();
-    assert_eq!(hex(&out), hex(&bytes));
-    let view = frame::open(&bytes).unwrap();
-    assert_eq!(peer::decode_introduce(&view), Ok(PEER_VERSION));
+    let claim = Claim {
+        name: "c",
+        folder: "5f",
+    };
+    for (name, claim) in [("introduce", None), ("introduce-again", Some(claim))] {
+        let bytes = take(name);
+        let mut out = Vec::new();
+        peer::encode_introduce(1, claim, &mut out).unwrap();
+        assert_eq!(hex(&out), hex(&bytes));
+        let view = frame::open(&bytes).unwrap();
+        assert_eq!(peer::decode_introduce(&view), Ok((PEER_VERSION, claim)));
+    }
 
     let bytes = take("introduced");
     let mut out = Vec::new();

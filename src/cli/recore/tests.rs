@@ -44,6 +44,9 @@ fn open(data: &Path, cores: u16) -> DataDir {
             partitions: PARTITIONS,
             durability: "O_DSYNC".into(),
             boots: 0,
+            begun: false,
+            lost: None,
+            rejoins: None,
             node: None,
         })
     })

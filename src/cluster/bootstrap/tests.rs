@@ -29,6 +29,7 @@ fn introduction(node: usize, life: u8) -> Introduction {
         partitions: 8,
         replication: 3,
         proposal: 10 * (node as u64 + 1) + u64::from(life),
+        rejoins: 0,
         wall_ms: 1_000_000,
     }
 }
@@ -107,13 +108,17 @@ fn one_member_means_join() {
     let map = first_map();
     let one = BTreeMap::from([("c".to_owned(), member(2, &map))]);
     let joined = |life| settled(&introduction(1, life), &one);
-    let join = |founder| Decision::Join {
+    let join = |map: &ClusterMap| Decision::Join {
         map: map.clone(),
         node: 2,
-        founder,
     };
-    assert_eq!(joined(0), join(true));
-    assert_eq!(joined(1), join(false), "another folder: its data is lost");
+    assert_eq!(joined(0), join(&map));
+    let claim = Decision::Claim(map.cluster());
+    assert_eq!(joined(1), claim, "another folder: its data is lost");
+    let renewed = map.rejoin("b", &introduction(1, 1).facts.folder).unwrap();
+    let taken_in = round([("a", member(0, &renewed)), ("c", member(2, &map))]);
+    assert_eq!(settled(&introduction(1, 1), &taken_in), join(&renewed));
+    assert_eq!(settled(&introduction(1, 0), &taken_in), claim, "outlived");
     let newer = map.update_node(3, introduction(2, 4).facts).unwrap();
     let both = round([("a", member(0, &map)), ("c", member(2, &newer))]);
     let Decision::Join { map: newest, .. } = settled(&introduction(1, 0), &both) else {
@@ -155,6 +160,16 @@ fn what_does_not_fit_is_refused_in_words() {
     let strangers = ClusterMap::bootstrap(99, 8, 3, vec![introduction(2, 0).facts]).unwrap();
     let stranger = [("b", empty(1)), ("c", member(2, &strangers))];
     assert!(refusal(&own, stranger).contains("has no node a"));
+    let cluster = [("b", member(1, &map)), ("c", empty(2))];
+    let lost = |change: fn(&mut Introduction)| {
+        let mut own = introduction(0, 1);
+        change(&mut own);
+        refusal(&own, cluster.clone())
+    };
+    assert!(lost(|i| i.rejoins = 99).contains("is of cluster 0000000000000063"));
+    assert!(lost(|i| i.facts.address = "127.0.0.1:9".into()).contains("at 127.0.0.1:7400"));
+    assert!(lost(|i| i.facts.cores = 3).contains("--cores 2"));
+    assert!(lost(|i| i.partitions = 4).contains("8 partitions"));
     let damaged = Answer::Member(Member {
         name: "b".into(),
         map: vec![0; 40],
@@ -199,10 +214,13 @@ fn lives(map: &ClusterMap) -> [u8; 3] {
 }
 
 fn map_of(cluster: ClusterId, lives: [u8; 3]) -> ClusterMap {
-    let nodes = (0..3)
-        .map(|node| introduction(node, lives[node]).facts)
-        .collect();
-    ClusterMap::bootstrap(cluster, 8, 3, nodes).unwrap()
+    let nodes = (0..3).map(|node| introduction(node, 0).facts).collect();
+    let mut map = ClusterMap::bootstrap(cluster, 8, 3, nodes).unwrap();
+    for node in (0..3).filter(|node| lives[*node] > 0) {
+        let folder = introduction(node, lives[node]).facts.folder;
+        map = map.rejoin(NAMES[node], &folder).unwrap();
+    }
+    map
 }
 
 fn answers(heard: &[Option<Heard>; 3]) -> BTreeMap<String, Answer> {
@@ -242,9 +260,14 @@ fn steps(world: &World, wipes: bool) -> Vec<World> {
                 Decision::Form(map) => {
                     decided[node].cluster = Some((map.cluster(), lives(&map)));
                 }
-                Decision::Join { map, founder, .. } => {
-                    assert_eq!(founder, lives(&map)[node] == world[node].life);
+                Decision::Join { map, .. } => {
+                    assert_eq!(lives(&map)[node], world[node].life);
                     decided[node].cluster = Some((map.cluster(), lives(&map)));
+                }
+                // It is written where all members see it.
+                Decision::Claim(_) => {
+                    let members = decided.iter_mut().filter_map(|n| n.cluster.as_mut());
+                    members.for_each(|(_, lives)| lives[node] = world[node].life);
                 }
                 Decision::Refuse(words) => panic!("{words}: {world:?}"),
             }
@@ -311,6 +334,22 @@ fn wiped_nodes_never_make_a_rival() {
     let (clusters, states) = explore(true);
     assert_eq!(clusters, BTreeSet::from([10]));
     assert!(states > 1000, "{states}");
+}
+
+/// A node that has set its data aside is not empty.
+#[test]
+fn nodes_with_data_set_aside_form_nothing() {
+    let aside = |node| Introduction {
+        rejoins: 10,
+        ..introduction(node, 1)
+    };
+    let all = round([("b", empty(1)), ("c", empty(2))]);
+    assert_eq!(settled(&aside(0), &all), Decision::AskAgain);
+    let one = round([("b", empty(1)), ("c", Answer::Empty(aside(2)))]);
+    assert_eq!(settled(&introduction(0, 0), &one), Decision::AskAgain);
+    let map = first_map();
+    let joins = round([("b", member(1, &map)), ("c", Answer::Empty(aside(2)))]);
+    assert_eq!(settled(&aside(0), &joins), Decision::Claim(10));
 }
 
 /// Two of three are wiped and the third is silent: they ask for ever.

@@ -91,6 +91,30 @@ fn a_wiped_node_gets_new_replica_ids() {
 }
 
 #[test]
+fn a_node_without_its_data_is_taken_in_whole() {
+    let map = three();
+    let next = map.rejoin("b", "another").unwrap();
+    assert_eq!(next.version(), 2);
+    assert_eq!(next.node(2).unwrap().facts.folder, "another");
+    for partition in 0..16 {
+        let ids: Vec<u64> = map.replicas(partition).to_vec();
+        let renewed = |id: &u64| {
+            if node_of(*id) == 2 {
+                replica_id(2, 2)
+            } else {
+                *id
+            }
+        };
+        let expected: Vec<u64> = ids.iter().map(renewed).collect();
+        assert_eq!(next.replicas(partition), expected, "in the same places");
+    }
+    assert!(words(next.rejoin("b", "another")).contains("already"));
+    assert!(words(next.rejoin("x", "another")).contains("no node x"));
+    let third = next.rejoin("b", "a third").unwrap();
+    assert_eq!(third.replica_on(0, 2), Some(replica_id(2, 3)));
+}
+
+#[test]
 fn nodes_come_and_go() {
     let (map, id) = three().add_node(facts("d", 4)).unwrap();
     assert_eq!((id, map.node(4).unwrap().state), (4, NodeState::Joining));

@@ -362,7 +362,7 @@ fn a_node_without_a_cluster_is_told_of_this_one() {
         let rig = network.node(1);
         let conn = rig.dial(0);
         let mut bytes = Vec::new();
-        peer::encode_introduce(9, &mut bytes).unwrap();
+        peer::encode_introduce(9, None, &mut bytes).unwrap();
         rig.send(conn, &bytes);
         network.env.sleep(Duration::from_millis(1)).await;
         let answer = rig.take_sent(conn);

@@ -5,7 +5,10 @@ use crate::read::Reader;
 /// Shortest replica in a status, in bytes: all but its members.
 const REPLICA_BYTES_MIN: usize = 50;
 /// Length of a member, in bytes.
-const MEMBER_BYTES: usize = 13;
+const MEMBER_BYTES: usize = 17;
+/// What a member's flags say.
+const ALIVE: u8 = 1;
+const VOTES: u8 = 2;
 
 pub(super) fn write_status(out: &mut Vec<u8>, status: &NodeStatus) {
     out.extend_from_slice(&status.here.to_le_bytes());
@@ -31,9 +34,10 @@ pub(super) fn write_status(out: &mut Vec<u8>, status: &NodeStatus) {
         }
         out.extend_from_slice(&(replica.members.len() as u16).to_le_bytes());
         for member in &replica.members {
-            out.extend_from_slice(&member.node.to_le_bytes());
+            out.extend_from_slice(&member.replica.to_le_bytes());
             out.extend_from_slice(&member.stored.to_le_bytes());
-            out.push(u8::from(member.alive));
+            let alive = if member.alive { ALIVE } else { 0 };
+            out.push(alive | if member.votes { VOTES } else { 0 });
         }
     }
 }
@@ -81,18 +85,17 @@ fn read_replica(body: &mut Reader<'_>) -> Result<ReplicaStatus, WireError> {
     body.check_count(count, MEMBER_BYTES)?;
     replica.members.reserve_exact(count);
     for _ in 0..count {
+        let (id, stored, flags) = (body.u64()?, body.u64()?, body.u8()?);
+        if flags & !(ALIVE | VOTES) != 0 {
+            return Err(WireError::Malformed {
+                what: "a member has unknown flags",
+            });
+        }
         replica.members.push(MemberStatus {
-            node: body.u32()?,
-            stored: body.u64()?,
-            alive: match body.u8()? {
-                0 => false,
-                1 => true,
-                _ => {
-                    return Err(WireError::Malformed {
-                        what: "whether a member is alive is neither 0 nor 1",
-                    });
-                }
-            },
+            replica: id,
+            stored,
+            alive: flags & ALIVE != 0,
+            votes: flags & VOTES != 0,
         });
     }
     Ok(replica)

@@ -773,9 +773,10 @@ proptest! {
                         members: ids
                             .iter()
                             .map(|&node| MemberStatus {
-                                node,
+                                replica: u64::from(node) << 32 | 1,
                                 stored: number,
                                 alive: node % 2 == 0,
+                                votes: node % 3 == 0,
                             })
                             .collect(),
                     })

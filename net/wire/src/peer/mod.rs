@@ -29,7 +29,8 @@ mod tests;
 
 pub use hello::{PeerHello, PeerWelcome};
 pub use introduce::{
-    INTRODUCED_BYTES_MAX, decode_introduce, decode_introduced, encode_introduce, encode_introduced,
+    CLAIM_BYTES_MAX, Claim, INTRODUCED_BYTES_MAX, decode_introduce, decode_introduced,
+    encode_introduce, encode_introduced,
 };
 pub use item::{
     Items, NodeState, PeerItem, Reach, SnapshotAck, SnapshotChunk, encode_forward_reply, items,

@@ -423,18 +423,42 @@ proptest! {
 #[test]
 fn an_introduction_is_one_of_its_version() {
     let mut out = Vec::new();
-    encode_introduce(3, &mut out).unwrap();
+    encode_introduce(3, None, &mut out).unwrap();
     let view = frame::open(&out).unwrap();
-    assert_eq!(decode_introduce(&view), Ok(PEER_VERSION));
+    assert_eq!(decode_introduce(&view), Ok((PEER_VERSION, None)));
     let with = |body| decode_introduce(&FrameView { body, ..view });
-    assert_eq!(with(b"RGBI\x02\x00\x00\x00more"), Ok(2), "a later version");
+    let later = with(b"RGBI\x02\x00\x00\x00more");
+    assert_eq!(later, Ok((2, None)), "a later version");
     for body in [
         &b"RGBP\x01\x00\x00\x00"[..],
         b"RGBI\x01\x00\x00\x01",
         b"RGBI\x01\x00\x00\x00more",
+        b"RGBI\x01\x00\x00\x00\x01a",
+        b"RGBI\x01\x00\x00\x00\x01a\x00",
+        b"RGBI\x01\x00\x00\x00\x01a\x01\xff",
+        b"RGBI\x01\x00\x00\x00\x01a\x01bc",
         b"RGBI\x01",
     ] {
         assert!(with(body).is_err(), "{body:?}");
+    }
+
+    let longest = "n".repeat(CLAIM_BYTES_MAX);
+    let claim = Claim {
+        name: &longest,
+        folder: &longest,
+    };
+    let mut out = Vec::new();
+    encode_introduce(3, Some(claim), &mut out).unwrap();
+    assert!(out.len() <= HELLO_FRAME_BYTES_MAX as usize);
+    let view = frame::open(&out).unwrap();
+    assert_eq!(decode_introduce(&view), Ok((PEER_VERSION, Some(claim))));
+    for text in ["", &"n".repeat(CLAIM_BYTES_MAX + 1)] {
+        let mut out = Vec::new();
+        let claim = Claim {
+            name: "a",
+            folder: text,
+        };
+        assert!(encode_introduce(3, Some(claim), &mut out).is_err() && out.is_empty());
     }
 
     let mut out = Vec::new();
