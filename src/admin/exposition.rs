@@ -14,7 +14,7 @@ pub(super) fn summary(sample: &Sample) -> String {
     for metric in metrics() {
         let points = match metric.read {
             Read::Node(read) => read(&sample.node),
-            Read::Replica(_) => continue,
+            Read::Replica(_) | Read::Partitions(_) => continue,
             Read::Times(_) => {
                 text.times(PREFIX, &metric, &[], &times_of(&metric, sample.seen()));
                 continue;
@@ -40,6 +40,13 @@ pub(super) fn detail(sample: &Sample) -> String {
                 for replica in sample.seen().flat_map(|core| &core.shard.replicas) {
                     let labels = [replica.partition.to_string()];
                     text.line(PREFIX, &metric, "", &[], &labels, read(replica));
+                }
+            }
+            Read::Partitions(read) => {
+                text.head(PREFIX, &metric);
+                for (partition, value) in sample.seen().flat_map(read) {
+                    let labels = [partition.to_string()];
+                    text.line(PREFIX, &metric, "", &[], &labels, value);
                 }
             }
             Read::Times(_) => {
@@ -103,7 +110,7 @@ fn points_of<'a>(metric: &Metric, cores: impl Iterator<Item = &'a CoreView>) -> 
                 highest = true;
                 read(core)
             }
-            Read::Times(_) | Read::Node(_) | Read::Replica(_) => Vec::new(),
+            Read::Times(_) | Read::Node(_) | Read::Replica(_) | Read::Partitions(_) => Vec::new(),
         };
         for (labels, value) in points {
             let sum = all.entry(labels).or_insert(0.0);

@@ -14,17 +14,21 @@ mod health;
 mod look;
 mod process;
 pub mod registry;
+mod requests;
+mod series;
 mod server;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringbolt_ring::RingStats;
 
 use crate::cluster::ClusterView;
+use crate::config::Keys;
 use crate::shard::view::{Depth, ShardView};
+use series::Series;
 
 /// What one core is at.
 #[derive(Debug, Clone)]
@@ -83,6 +87,10 @@ pub struct Facts {
     pub memory_bytes: u64,
     /// Free bytes on the disk below which puts are refused.
     pub reserve_bytes: u64,
+    /// What counts as slow.
+    pub slow_threshold: Duration,
+    /// Whether keys are shown.
+    pub keys: Keys,
     /// When the process began.
     pub began: Instant,
 }
@@ -99,6 +107,9 @@ enum Stage {
 struct State {
     facts: Facts,
     stage: Mutex<Stage>,
+    series: Series,
+    /// For keys that are hidden.
+    key_hasher: ahash::RandomState,
 }
 
 impl State {
@@ -113,14 +124,17 @@ impl State {
 pub struct Admin(Arc<State>);
 
 impl Admin {
-    /// Serves on a socket, on a thread of its own, until the process ends.
+    /// Serves on a socket, on a thread of its own, until the process ends. `key_seed` is drawn at
+    /// random, for the hashes of keys that are hidden.
     ///
     /// # Errors
     /// If the thread or its runtime cannot be made.
-    pub fn start(listener: TcpListener, facts: Facts) -> std::io::Result<Self> {
+    pub fn start(listener: TcpListener, facts: Facts, key_seed: u64) -> std::io::Result<Self> {
         let state = Arc::new(State {
             facts,
             stage: Mutex::new(Stage::Meeting),
+            series: Series::default(),
+            key_hasher: ahash::RandomState::with_seed(key_seed as usize),
         });
         server::start(listener, Arc::clone(&state))?;
         Ok(Self(state))

@@ -15,6 +15,7 @@ use ringbolt_wire::message::{ReplicaStatus, Role};
 use super::CoreView;
 use super::process::NodeView;
 use crate::shard::counters::Counters;
+use crate::shard::trace::{Histogram, bucket_end_us};
 
 mod engine;
 mod shard;
@@ -82,6 +83,22 @@ impl From<&WriteTimes> for Times {
     }
 }
 
+impl From<&Histogram> for Times {
+    fn from(histogram: &Histogram) -> Self {
+        let mut times = Self {
+            sum_us: histogram.sum_us(),
+            ..Self::default()
+        };
+        for (bucket, count) in histogram.counts().enumerate() {
+            // Its bucket is that of the highest time in it.
+            let highest = bucket_end_us(bucket) - 1;
+            let power = (u64::BITS - highest.leading_zeros()) as usize;
+            times.buckets[power.min(WRITE_TIME_BUCKETS - 1)] += count;
+        }
+        times
+    }
+}
+
 /// How a metric is read.
 #[derive(Clone, Copy)]
 pub enum Read {
@@ -101,6 +118,8 @@ pub enum Read {
     Node(fn(&NodeView) -> Vec<Point>),
     /// From each replica; only in detail, by partition.
     Replica(fn(&ReplicaStatus) -> f64),
+    /// From each core, by partition; only in detail.
+    Partitions(fn(&CoreView) -> Vec<(u16, f64)>),
 }
 
 /// One metric.
@@ -326,6 +345,18 @@ const REPLICATION: &[Metric] = &[
         kind: Kind::Gauge,
         labels: &["node"],
         read: Read::Each(|core| by_member(core, |_, _, alive| f64::from(u8::from(!alive)))),
+    },
+    Metric {
+        name: "partition_requests_total",
+        help: "Requests for keys of the partition that this node has served",
+        kind: Kind::Counter,
+        labels: &["partition"],
+        read: Read::Partitions(|core| {
+            let counts = core.shard.hot.partitions.iter();
+            counts
+                .map(|(partition, count)| (*partition, *count as f64))
+                .collect()
+        }),
     },
     replica(
         "partition_leader_node",

@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 
 use super::look::Sample;
-use super::{State, api, exposition, health};
+use super::{State, api, exposition, health, requests, series};
 use crate::shard::view::Depth;
 
 /// Connections at once; more wait to be accepted.
@@ -39,6 +39,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How much further back the thread stands than the cores, from 1 to 19.
 const NICENESS: i32 = 10;
 
+/// The page, whole: it loads nothing but the JSON of this server.
+const PAGE: &str = include_str!("page.html");
+
 /// The version of the text format for Prometheus.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -52,7 +55,10 @@ pub(super) fn start(listener: TcpListener, state: Arc<State>) -> std::io::Result
     let run = move || {
         // A scrape never competes with a core.
         let _unchanged = rustix::process::setpriority_process(None, NICENESS);
-        runtime.block_on(serve(listener, state, is_local));
+        runtime.block_on(async {
+            tokio::spawn(series::keep(Arc::clone(&state)));
+            serve(listener, state, is_local).await;
+        });
     };
     std::thread::Builder::new()
         .name("admin".to_owned())
@@ -109,6 +115,7 @@ async fn answer(
         return response;
     }
     match request.uri().path() {
+        "/" => body(StatusCode::OK, "text/html; charset=utf-8", PAGE),
         "/metrics" => {
             let sample = Sample::take(state, Depth::All).await;
             body(StatusCode::OK, METRICS_TYPE, exposition::summary(&sample))
@@ -125,6 +132,19 @@ async fn answer(
         "/api/status" => {
             let sample = Sample::take(state, Depth::All).await;
             json(StatusCode::OK, &api::status(state, &sample))
+        }
+        "/api/series" => {
+            let query = request.uri().query().unwrap_or_default();
+            let after = query.strip_prefix("after=").and_then(|ms| ms.parse().ok());
+            json(StatusCode::OK, &state.series.json(after.unwrap_or(0)))
+        }
+        "/api/slow" => {
+            let sample = Sample::take(state, Depth::Requests).await;
+            json(StatusCode::OK, &requests::slow(state, &sample))
+        }
+        "/api/hot" => {
+            let sample = Sample::take(state, Depth::Counters).await;
+            json(StatusCode::OK, &requests::hot(state, &sample))
         }
         _ => plain(StatusCode::NOT_FOUND, "nothing is here\n"),
     }

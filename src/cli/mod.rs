@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+mod admin_client;
 mod args;
 mod batch;
 mod bench;
@@ -20,6 +21,7 @@ mod config;
 mod del;
 mod failure;
 mod get;
+mod hot;
 mod incr;
 mod input;
 mod inspect;
@@ -32,6 +34,7 @@ mod recore;
 mod remote;
 mod scan;
 mod server;
+mod slow;
 mod stat;
 mod stats;
 mod status;
@@ -89,6 +92,8 @@ enum Command {
     Bench(Box<bench::Args>),
     Stats(stats::Args),
     Status(status::Args),
+    Slow(slow::Args),
+    Hot(hot::Args),
     Check(check::Args),
     Inspect(inspect::Args),
     Recore(recore::Args),
@@ -169,6 +174,8 @@ impl Command {
             Self::Bench(args) => (Format::Text, Ok(Answer::Ended(bench::run(*args)))),
             Self::Stats(args) => (args.client.format, args.run(out)),
             Self::Status(args) => (args.client.format, args.run(out)),
+            Self::Slow(args) => (args.admin.format, args.run(out)),
+            Self::Hot(args) => (args.admin.format, args.run(out)),
             Self::Check(args) => (args.format, args.run(out)),
             Self::Inspect(args) => (args.format(), args.run(out)),
             Self::Recore(args) => (Format::Text, args.run(out)),

@@ -208,6 +208,21 @@ pub struct AdminSettings {
     /// Where it is served.
     #[serde(deserialize_with = "admin_listen")]
     pub listen: AdminListen,
+    /// A request that takes at least this long leaves a record.
+    #[serde(deserialize_with = "micros")]
+    pub slow_threshold: Duration,
+    /// Whether keys are shown.
+    pub keys: Keys,
+}
+
+/// Whether operators see keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keys {
+    /// As they are.
+    Show,
+    /// By a hash.
+    Hide,
 }
 
 /// Where metrics, health and the page are served.

@@ -367,6 +367,24 @@ pub const SETTINGS: &[Setting] = &[
               warns and goes without. off: nowhere. There is no authentication.",
     },
     Setting {
+        key: "admin.slow_threshold",
+        kind: Kind::Span {
+            min: Duration::from_micros(100),
+            max: Duration::from_secs(60),
+            never: false,
+        },
+        default: "10ms",
+        doc: "A request that takes at least this long leaves a record of where its time went, for \
+              `ringbolt slow` and the page.",
+    },
+    Setting {
+        key: "admin.keys",
+        kind: Kind::Choice(&["show", "hide"]),
+        default: "show",
+        doc: "Whether slow requests and hot keys are shown with their keys. hide: by a hash, which \
+              tells one from another while the node runs.",
+    },
+    Setting {
         key: "messages.level",
         kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
         default: "info",

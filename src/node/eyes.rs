@@ -43,9 +43,12 @@ pub(super) fn open(settings: &Settings) -> Result<Option<Admin>, StartError> {
         data: settings.data.clone(),
         memory_bytes: settings.memory,
         reserve_bytes: settings.disk.reserve_bytes,
+        slow_threshold: settings.admin.slow_threshold,
+        keys: settings.admin.keys,
         began: Instant::now(),
     };
-    match Admin::start(listener, facts) {
+    let seed = super::random_bytes().map_err(|error| StartError::io("/dev/urandom", &error))?;
+    match Admin::start(listener, facts, u64::from_le_bytes(seed)) {
         Ok(admin) => Ok(Some(admin)),
         Err(error) => {
             warn(address, &error);

@@ -176,6 +176,7 @@ fn limits(settings: &Settings) -> ShardLimits {
         scan_page_bytes: limits.scan_page_bytes,
         batch_ops_max: limits.batch_writes_max,
         keyspaces_max: limits.keyspaces_max,
+        slow_threshold: settings.admin.slow_threshold,
         ..ShardLimits::default()
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct Core {
     pub(super) wakers: Arc<[RingWaker]>,
     pub(super) options: CoreOptions,
     pub(super) stats: Cell<CoreStats>,
+    /// What background tasks have had of the core.
+    pub(super) background: Cell<Duration>,
     /// When the tasks were last given the core.
     slice_start: Cell<Instant>,
     /// Flush, level-0 compaction, other background.
@@ -111,6 +113,7 @@ impl Core {
             wakers,
             options,
             stats: Cell::default(),
+            background: Cell::default(),
             slice_start: Cell::new(Instant::now()),
             queues,
             random: Cell::new(clock::seed()),
@@ -129,6 +132,12 @@ impl Core {
     /// Starts the slice that the tasks about to run have together.
     pub(super) fn start_slice(&self) {
         self.slice_start.set(Instant::now());
+    }
+
+    /// The slice that background tasks had is over.
+    pub(super) fn end_background(&self) {
+        let had = self.background.get() + self.slice_start.get().elapsed();
+        self.background.set(had);
     }
 
     /// Whether the slice is used up.

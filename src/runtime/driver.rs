@@ -167,6 +167,7 @@ async fn run_tasks(core: &Core) -> bool {
         core.count(|stats| stats.task_runs += 1);
         core.start_slice();
         glommio::executor().yield_task_queue_now().await;
+        core.end_background();
     }
     urgent
 }

@@ -122,4 +122,8 @@ impl Env for RealEnv {
     fn random(&self) -> u64 {
         self.core.random()
     }
+
+    fn background(&self) -> Duration {
+        self.core.background.get()
+    }
 }

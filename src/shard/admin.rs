@@ -21,6 +21,7 @@ use super::pending::{KeyHashes, Outcome, Pending};
 use super::read::decode_reply;
 use super::reply::Refusal;
 use super::signal::Signal;
+use super::trace::Trace;
 
 /// How long the server's own write waits before it tries a full log again.
 const OWN_RETRY: Duration = Duration::from_millis(5);
@@ -356,6 +357,7 @@ impl<E: Env> Inner<E> {
             deadline: Duration::MAX,
             forwarded: false,
             settled: false,
+            trace: Trace::default(),
         }
     }
 }

@@ -7,8 +7,9 @@
 
 use std::time::Duration;
 
-use ringbolt_engine::entry::{LogId, PartitionId};
+use ringbolt_engine::entry::{Effect, LogId, PartitionId};
 use ringbolt_engine::env::Env;
+use ringbolt_engine::log::decode_payload_trusted;
 use ringbolt_wire::codec;
 use ringbolt_wire::message::{Ack, ErrorCode, Token};
 
@@ -16,8 +17,10 @@ use super::counters::add;
 use super::mail::Origin;
 use super::pending::{Outcome, Pending};
 use super::reply::token;
+use super::trace::{Note, Wait};
 use super::write::not_leader;
 use super::{Held, Inner, Spreading};
+use crate::replica::node_of;
 
 /// Longest that throttling may hold back one acknowledgement.
 const HOLD_MAX: Duration = Duration::from_millis(100);
@@ -42,7 +45,8 @@ impl<E: Env> Inner<E> {
     }
 
     /// Answers a write whose entry is applied, once as many replicas have stored it as it asks for.
-    pub(super) fn conclude(&self, partition: PartitionId, pending: Pending) {
+    pub(super) fn conclude(&self, partition: PartitionId, mut pending: Pending) {
+        self.mark_stored(partition, pending.id.index, &mut pending.outcome);
         match self.still_to_store(partition, &pending) {
             Some(needed) => self.spreading.borrow_mut().push(Spreading {
                 partition,
@@ -53,6 +57,51 @@ impl<E: Env> Inner<E> {
             }),
             None => self.acknowledge(pending.outcome, pending.bytes, partition, pending.id),
         }
+    }
+
+    /// A write has waited for its entry: first for this node's log, then for the others'.
+    fn mark_stored(&self, partition: PartitionId, index: u64, outcome: &mut Outcome) {
+        let now_us = self.clock.get().us;
+        match self.acks.borrow().own_since(partition, index) {
+            Some(stored_us) => {
+                outcome.mark(Wait::Log, stored_us);
+                outcome.mark(Wait::Peers, now_us);
+            }
+            None => outcome.mark(Wait::Log, now_us),
+        }
+    }
+
+    /// Says which key a slow write is about and when its members had stored it, as far as memory
+    /// tells.
+    fn note_write(&self, origin: &Origin, token: Token) {
+        if !self.is_slow(origin) {
+            return;
+        }
+        let (partition, index) = (token.partition, token.index);
+        let replicas = self.replicas.borrow();
+        let Some(Some(replica)) = replicas.get(usize::from(partition)) else {
+            return;
+        };
+        let mut note = Note::default();
+        if let Some((id, payload)) = replica.entry(index)
+            && let Some((_, mut effects)) = decode_payload_trusted(partition, id, &payload)
+            && let Some(Effect::Put { keyspace, key, .. } | Effect::Delete { keyspace, key }) =
+                effects.next()
+        {
+            note = Note::of_key(partition, keyspace, key);
+        }
+        note.partition = Some(partition);
+        if !replica.is_alone() {
+            let acks = self.acks.borrow();
+            let here = self.config.cluster.here();
+            let members = replica.progress().map(|(id, ..)| node_of(id));
+            let since = |node| match node == here {
+                true => acks.own_since(partition, index),
+                false => acks.peer_since(partition, node, index),
+            };
+            note.members = members.map(|node| (node, since(node))).collect();
+        }
+        self.account.note(note);
     }
 
     /// How many voters must have stored a write before it is acknowledged, if not enough have yet.
@@ -86,7 +135,8 @@ impl<E: Env> Inner<E> {
                 })
                 .collect()
         };
-        for one in done {
+        for mut one in done {
+            one.outcome.mark(Wait::Spread, self.clock.get().us);
             self.acknowledge(one.outcome, one.bytes, partition, one.id);
         }
     }
@@ -98,7 +148,8 @@ impl<E: Env> Inner<E> {
             .durable(index, |id, outcome| done.push((id, outcome)));
         self.leader_acks
             .set(self.leader_acks.get() - done.len() as u64);
-        for (id, outcome) in done {
+        for (id, mut outcome) in done {
+            outcome.mark(Wait::Log, self.clock.get().us);
             self.settle(outcome, token(partition, id));
         }
     }
@@ -193,7 +244,8 @@ impl<E: Env> Inner<E> {
                     Some(_) => held.pop_front(),
                 }
             };
-            if let Some(due) = due {
+            if let Some(mut due) = due {
+                due.outcome.mark(Wait::Throttle, self.clock.get().us);
                 self.settle(due.outcome, due.token);
             }
         }
@@ -203,18 +255,21 @@ impl<E: Env> Inner<E> {
     pub(super) fn settle(&self, outcome: Outcome, token: Token) {
         match outcome {
             Outcome::Written { origin, existed } => {
+                self.note_write(&origin, token);
                 add(&self.counters.writes_total, 1);
                 self.reply(&origin, |out| {
                     codec::encode_written(out, origin.request_id, token, existed);
                 });
             }
             Outcome::Counter { origin, value } => {
+                self.note_write(&origin, token);
                 add(&self.counters.writes_total, 1);
                 self.reply(&origin, |out| {
                     codec::encode_counter(out, origin.request_id, token, value);
                 });
             }
             Outcome::Batch { origin, counters } => {
+                self.note_write(&origin, token);
                 add(&self.counters.writes_total, counters.len() as u64);
                 self.reply(&origin, |out| {
                     let counters = counters.iter().copied();
@@ -260,14 +315,20 @@ impl<E: Env> Inner<E> {
     /// done.
     pub(super) fn expire(&self) {
         let now = self.clock.get().now;
-        let mut doubtful: Vec<Origin> = Vec::new();
-        for queue in self.pending.borrow_mut().iter_mut() {
+        let mut doubtful = Vec::new();
+        for (queue, partition) in self.pending.borrow_mut().iter_mut().zip(0..) {
             if !queue.is_empty() {
-                queue.expire(now, |origin| doubtful.push(origin));
+                queue.expire(now, |id, outcome| {
+                    doubtful.push((token(partition, id), outcome))
+                });
             }
         }
-        for origin in doubtful {
-            self.in_doubt(&origin);
+        for (token, mut outcome) in doubtful {
+            self.mark_stored(token.partition, token.index, &mut outcome);
+            if let Some(origin) = outcome.origin() {
+                self.note_write(origin, token);
+                self.in_doubt(origin);
+            }
         }
         let unspread: Vec<Spreading> = self
             .spreading
@@ -278,7 +339,8 @@ impl<E: Env> Inner<E> {
                     .is_none_or(|origin| origin.deadline <= now)
             })
             .collect();
-        for one in unspread {
+        for mut one in unspread {
+            one.outcome.mark(Wait::Spread, self.clock.get().us);
             if let Some(origin) = one.outcome.origin() {
                 self.fail(
                     origin,
@@ -295,7 +357,9 @@ impl<E: Env> Inner<E> {
             .borrow_mut()
             .extract_if(.., |waiting| waiting.origin.deadline <= now)
             .collect();
-        for waiting in late {
+        for mut waiting in late {
+            let now_us = self.clock.get().us;
+            waiting.origin.trace.mark(Wait::Apply, now_us);
             let behind =
                 |(partition, index): &&(PartitionId, u64)| self.applied(*partition).index < *index;
             let Some((partition, index)) = waiting.wanted.iter().find(behind) else {

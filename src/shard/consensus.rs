@@ -22,12 +22,12 @@ use ringbolt_engine::log::{
 use ringbolt_wire::peer::{RaftEntries, RaftEntry, RaftMessage};
 use ringbolt_wire::slot::core_of;
 
-use super::Inner;
 use super::counters::add;
 use super::keyspaces::HOME;
 use super::mail::{Origin, Scope};
 use super::signal::Signal;
 use super::write::not_leader;
+use super::{Inner, micros};
 use crate::cluster::NodeId;
 use crate::replica::{
     Membership, Outgoing, Replica, TICK, Vote, Work, from_payload, node_of, payload_of,
@@ -330,12 +330,16 @@ impl<E: Env> Inner<E> {
     ) {
         let stored = self.with_replica(partition, |replica| {
             replica.persisted(number);
-            replica.stored_index()
+            (replica.stored_index(), replica.is_alone())
         });
+        if let Some((stored, false)) = stored {
+            let now_us = self.clock.get().us;
+            self.acks.borrow_mut().own_stored(partition, stored, now_us);
+        }
         for outgoing in messages {
             self.send_raft(partition, outgoing);
         }
-        if let Some(stored) = stored
+        if let Some((stored, _)) = stored
             && self.leader_acks.get() > 0
         {
             self.acknowledge_durable(partition, stored);
@@ -589,6 +593,11 @@ impl<E: Env> Inner<E> {
             taken.push(from_payload(partition, id, entry.data.to_vec()));
         }
         raft.set_entries(taken.into());
+        if kind == MessageType::MsgAppendResponse && !message.reject {
+            let now_us = self.clock.get().us;
+            let mut acks = self.acks.borrow_mut();
+            acks.peer_stored(partition, from, message.index, now_us);
+        }
         let stamp = Duration::from_micros(message.stamp);
         let echo = self.own_stamp(message.echo);
         self.with_replica(partition, |replica| replica.step(raft, stamp, echo));
@@ -686,8 +695,4 @@ fn kind_of(kind: u8) -> Option<MessageType> {
     ]
     .into_iter()
     .find(|known| *known as u8 == kind)
-}
-
-fn micros(moment: Duration) -> u64 {
-    u64::try_from(moment.as_micros()).unwrap_or(u64::MAX)
 }

@@ -19,6 +19,7 @@ use super::Inner;
 use super::counters::add;
 use super::mail::{Origin, Scope, Ticket};
 use super::peers::{NotSent, PeerId};
+use super::trace::{Op, Wait};
 use crate::cluster::NodeId;
 
 /// How long a client should wait when the other node cannot be reached, in milliseconds.
@@ -225,6 +226,7 @@ impl<E: Env> Inner<E> {
             deadline: self.clock.get().now + Duration::from_millis(u64::from(deadline_ms)),
             forwarded: true,
             settled: false,
+            trace: self.account.begin(Op::of_kind(view.kind)),
         };
         if overloaded {
             add(&self.counters.overloaded_total, 1);
@@ -257,9 +259,11 @@ impl<E: Env> Inner<E> {
 
     /// The answer to a request that was forwarded.
     pub(super) fn forward_answered(&self, from: PeerId, id: u64, frame: &[u8]) {
-        let Some(answered) = self.forwards.borrow_mut().take(id, from.node) else {
+        let Some(mut answered) = self.forwards.borrow_mut().take(id, from.node) else {
             return;
         };
+        let now_us = self.clock.get().us;
+        answered.origin.trace.mark(Wait::Forward, now_us);
         let sound = frame::open(frame)
             .is_ok_and(|view| view.request_id == answered.origin.request_id && view.kind >= 0x80);
         if sound {
@@ -273,7 +277,8 @@ impl<E: Env> Inner<E> {
     /// Answers what has waited for another node past its deadline.
     pub(super) fn expire_forwards(&self) {
         let expired = self.forwards.borrow_mut().expired(self.clock.get().now);
-        for late in expired {
+        for mut late in expired {
+            late.origin.trace.mark(Wait::Forward, self.clock.get().us);
             self.forward_ended(&late, ErrorCode::DeadlineExceeded);
         }
     }
@@ -287,6 +292,7 @@ impl<E: Env> Inner<E> {
         for mut lost in lost {
             // Nothing was sent yet: a write was not done.
             lost.is_write &= was_open;
+            lost.origin.trace.mark(Wait::Forward, self.clock.get().us);
             self.forward_ended(&lost, ErrorCode::Unavailable);
         }
     }

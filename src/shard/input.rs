@@ -13,6 +13,7 @@ use super::keyspaces::HOME;
 use super::mail::{Item, KeyspaceChange, Origin, Parcel, Scope, SessionKey, Ticket};
 use super::route;
 use super::sessions::{Session, Stage};
+use super::trace::{Op, Wait};
 use super::{Inner, Leaving, Shard};
 
 /// How long an overloaded shard asks clients to wait, in milliseconds.
@@ -100,18 +101,25 @@ impl<E: Env> Shard<E> {
 
     /// Mail from another core.
     pub fn parcel(&self, parcel: &Parcel) {
+        let came = |origin: &Origin| {
+            let mut origin = *origin;
+            origin.trace.mark(Wait::Mailbox, self.0.clock.get().us);
+            origin
+        };
         for item in &parcel.items {
             match item {
                 Item::Request {
                     origin,
                     scope,
                     frame,
-                } => self
-                    .0
-                    .execute_frame(*origin, *scope, &parcel.bytes[frame.clone()]),
+                } => {
+                    let bytes = &parcel.bytes[frame.clone()];
+                    self.0.execute_frame(came(origin), *scope, bytes);
+                }
                 Item::Reply { origin, frame } => {
                     let bytes = &parcel.bytes[frame.clone()];
-                    self.0.deliver(origin, |out| out.extend_from_slice(bytes));
+                    self.0
+                        .deliver(&came(origin), |out| out.extend_from_slice(bytes));
                 }
                 Item::Keyspace { origin, change } => {
                     self.0
@@ -176,7 +184,10 @@ impl<E: Env> Inner<E> {
             || session.inflight_bytes >= limits.inflight_bytes_max
             || session.backlog() >= limits.out_bytes_max
         {
-            session.paused = true;
+            if !session.paused {
+                session.paused = true;
+                session.paused_us = self.clock.get().us;
+            }
             sessions.touch(key);
             return None;
         }
@@ -243,6 +254,7 @@ impl<E: Env> Inner<E> {
             deadline: self.clock.get().now + wait,
             forwarded: false,
             settled: false,
+            trace: self.account.begin(Op::of_kind(view.kind)),
         }
     }
 
@@ -389,6 +401,7 @@ impl<E: Env> Inner<E> {
             deadline: Duration::MAX,
             forwarded: false,
             settled: false,
+            trace: self.account.begin(Op::Other),
         };
         if let Some(session) = self.sessions.borrow_mut().get(key) {
             session.inflight += 1;
@@ -418,6 +431,7 @@ impl<E: Env> Inner<E> {
             deadline: Duration::MAX,
             forwarded: false,
             settled: false,
+            trace: self.account.begin(Op::Other),
         };
         self.fail(&origin, code, 0, 0, message);
         self.finish(key);
@@ -469,6 +483,7 @@ impl<E: Env> Inner<E> {
                 if self.owned(partition, origin, bytes)
                     && self.serves_here(partition, by_leader(&read), &origin, scope, bytes)
                 {
+                    self.touch(&origin, partition, keyspace, key, false);
                     self.get(origin, scope, partition, keyspace, &read, key, bytes);
                 }
             }
@@ -481,6 +496,7 @@ impl<E: Env> Inner<E> {
                 if self.owned(partition, origin, bytes)
                     && self.serves_here(partition, true, &origin, scope, bytes)
                 {
+                    self.touch(&origin, partition, keyspace, op.key(), true);
                     self.write(origin, partition, keyspace, &options, &op, bytes);
                 }
             }
@@ -498,6 +514,9 @@ impl<E: Env> Inner<E> {
                     if self.owned(partition, origin, bytes)
                         && self.serves_here(partition, true, &origin, scope, bytes)
                     {
+                        for op in ops.iter() {
+                            self.touch(&origin, partition, keyspace, op.key(), true);
+                        }
                         self.batch(origin, partition, keyspace, &options, &ops, bytes);
                     }
                 }
@@ -512,6 +531,7 @@ impl<E: Env> Inner<E> {
                 if self.owned(partition, origin, bytes)
                     && self.serves_here(partition, by_leader(&read), &origin, scope, bytes)
                 {
+                    self.touch(&origin, partition, keyspace, key, false);
                     self.stat(origin, scope, partition, keyspace, &read, key, bytes);
                 }
             }
@@ -548,6 +568,21 @@ impl<E: Env> Inner<E> {
         }
     }
 
+    /// Counts a request for a key that is served here, but not again one that had waited.
+    pub(super) fn touch(
+        &self,
+        origin: &Origin,
+        partition: u16,
+        keyspace: u32,
+        key: &[u8],
+        is_write: bool,
+    ) {
+        if !origin.settled && self.hot.touch(partition) {
+            let hash = self.hash(keyspace, key);
+            self.hot.sample(partition, keyspace, key, hash, is_write);
+        }
+    }
+
     /// Whether this core owns the partition; if not, the request goes to the core that does.
     pub(super) fn owned(&self, partition: u16, origin: Origin, bytes: &[u8]) -> bool {
         let core = self.config.map.core_of(partition);
@@ -555,6 +590,8 @@ impl<E: Env> Inner<E> {
             return true;
         }
         add(&self.counters.requests_forwarded_total, 1);
+        let mut origin = origin;
+        origin.trace.mark(Wait::Core, self.clock.get().us);
         self.parcels.borrow_mut()[usize::from(core)].request(origin, Scope::Whole, bytes);
         false
     }

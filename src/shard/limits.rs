@@ -43,6 +43,8 @@ pub struct ShardLimits {
     pub peer_sessions_max: usize,
     /// Requests that may wait for other nodes.
     pub forwards_max: usize,
+    /// A request that takes at least this long leaves a record of where its time went.
+    pub slow_threshold: Duration,
 }
 
 impl ShardLimits {
@@ -92,6 +94,7 @@ impl Default for ShardLimits {
             peer_backlog_bytes_max: 32 << 20,
             peer_sessions_max: 4096,
             forwards_max: 16_384,
+            slow_threshold: Duration::from_millis(10),
         }
     }
 }

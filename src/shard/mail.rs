@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ringbolt_wire::message::Keyspace;
 
+use super::trace::Trace;
 use crate::cluster::NodeId;
 
 /// Where an answer goes on the core that asked.
@@ -62,6 +63,8 @@ pub struct Origin {
     pub forwarded: bool,
     /// Whether what was committed when it arrived is known to be applied.
     pub settled: bool,
+    /// Where its time has gone so far.
+    pub trace: Trace,
 }
 
 /// A change of the keyspaces that every core must know.

@@ -26,6 +26,7 @@ mod consensus;
 pub mod counters;
 mod forward;
 mod gather;
+pub mod hot;
 mod input;
 mod keyspaces;
 pub mod limits;
@@ -47,6 +48,7 @@ mod stats;
 mod status;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod turn;
 pub mod view;
 mod write;
@@ -74,6 +76,7 @@ use consensus::{Awaiting, Rounds, Unlogged};
 use counters::Counters;
 use forward::Forwards;
 use gather::Gathers;
+use hot::Hot;
 use keyspaces::Keyspaces;
 use limits::ShardLimits;
 use mail::{Origin, Parcel, Scope, SessionKey};
@@ -81,6 +84,7 @@ use peers::Peers;
 use pending::{Outcome, PendingQueue};
 use route::PartitionMap;
 use sessions::{Sessions, Stage};
+use trace::{Account, Acks};
 use writers::Writers;
 
 pub use observe::ReplicaState;
@@ -143,6 +147,8 @@ impl<E: Env> Clone for Shard<E> {
 #[derive(Debug, Clone, Copy, Default)]
 struct TurnClock {
     now: Duration,
+    /// The same in microseconds.
+    us: u64,
     wall_ms: u64,
 }
 
@@ -248,6 +254,15 @@ struct Inner<E: Env> {
     next_sweep: Cell<Duration>,
     next_expiry: Cell<Duration>,
     counters: Counters,
+    account: Account,
+    /// When replicas have stored what.
+    acks: RefCell<Acks>,
+    hot: Hot,
+}
+
+/// A moment or a span in whole microseconds.
+fn micros(time: Duration) -> u64 {
+    time.as_secs() * 1_000_000 + u64::from(time.subsec_micros())
 }
 
 impl<E: Env> Shard<E> {
@@ -256,11 +271,11 @@ impl<E: Env> Shard<E> {
         let partitions = usize::from(config.map.partitions());
         let cores = usize::from(config.map.cores());
         let (began, clock_offset) = (env.now(), env.random());
-        Self(Rc::new(Inner {
-            clock: Cell::new(TurnClock {
-                now: env.now(),
-                wall_ms: env.wall_ms(),
-            }),
+        let shard = Self(Rc::new(Inner {
+            clock: Cell::new(TurnClock::default()),
+            account: Account::new(micros(config.limits.slow_threshold) as u32),
+            acks: RefCell::new(Acks::new(partitions)),
+            hot: Hot::new(partitions, micros(began)),
             hasher: ahash::RandomState::with_seeds(env.random(), 1, 2, 3),
             env,
             engine,
@@ -308,7 +323,9 @@ impl<E: Env> Shard<E> {
             next_sweep: Cell::new(Duration::ZERO),
             next_expiry: Cell::new(Duration::ZERO),
             counters: Counters::default(),
-        }))
+        }));
+        shard.0.read_clock();
+        shard
     }
 
     /// The engine.

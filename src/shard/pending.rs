@@ -21,6 +21,7 @@ use ringbolt_wire::message::{Ack, ErrorCode};
 
 use super::mail::Origin;
 use super::signal::Signal;
+use super::trace::Wait;
 
 /// What to answer once a write is committed.
 pub(super) enum Outcome {
@@ -49,6 +50,18 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// All the time since the last mark was this wait.
+    pub(super) fn mark(&mut self, wait: Wait, now_us: u64) {
+        match self {
+            Self::Written { origin, .. }
+            | Self::Counter { origin, .. }
+            | Self::Batch { origin, .. }
+            | Self::Failed { origin, .. }
+            | Self::NotFound { origin } => origin.trace.mark(wait, now_us),
+            Self::Own(_) => {}
+        }
+    }
+
     pub(super) fn origin(&self) -> Option<&Origin> {
         match self {
             Self::Written { origin, .. }
@@ -151,13 +164,13 @@ impl PendingQueue {
     }
 
     /// Takes out the answers of writes whose deadline has passed; the writes stay.
-    pub(super) fn expire(&mut self, now: Duration, mut answer: impl FnMut(Origin)) {
+    pub(super) fn expire(&mut self, now: Duration, mut answer: impl FnMut(LogId, Outcome)) {
         for pending in &mut self.queue {
             if let Some(origin) = pending.outcome.origin()
                 && origin.deadline <= now
             {
-                answer(*origin);
-                pending.outcome = Outcome::Own(None);
+                let outcome = std::mem::replace(&mut pending.outcome, Outcome::Own(None));
+                answer(pending.id, outcome);
             }
         }
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use ringbolt_engine::entry::LogId;
 use ringbolt_engine::env::{Env, TaskClass};
-use ringbolt_engine::row::{ReadAt, RowKeyBuf, RowMeta};
+use ringbolt_engine::row::{ReadAt, RowKeyBuf, RowMeta, split_row_key};
 use ringbolt_engine::tree::{Lookup, Row};
 use ringbolt_wire::codec::{self, ValuesBuilder};
 use ringbolt_wire::list::KeysBuf;
@@ -33,8 +33,9 @@ use super::gather::Target;
 use super::input::by_leader;
 use super::mail::{Origin, Scope};
 use super::reply::{Refusal, meta, token};
+use super::trace::Wait;
 use super::write::not_leader;
-use super::{Deferred, Inner};
+use super::{Deferred, Inner, micros};
 
 /// What a read from memory came to.
 enum Glance {
@@ -195,6 +196,7 @@ impl<E: Env> Inner<E> {
         wanted: Vec<(PartitionId, u64)>,
         bytes: &[u8],
     ) {
+        self.account.forget_note();
         self.deferred.borrow_mut().push(Deferred {
             wanted,
             origin: Origin {
@@ -270,6 +272,7 @@ impl<E: Env> Inner<E> {
                 if !self.proven_now(partition, read.level) {
                     return Glance::Unproven;
                 }
+                self.note_key(&origin, partition, keyspace, key);
                 self.reply(&origin, |out| {
                     codec::encode_value(out, origin.request_id, seen, &meta(&row), value);
                 });
@@ -317,7 +320,7 @@ impl<E: Env> Inner<E> {
 
     async fn finish_get(
         &self,
-        origin: Origin,
+        mut origin: Origin,
         scope: Scope,
         (partition, keyspace, level): (PartitionId, KeyspaceId, ReadLevel),
         row_key: &[u8],
@@ -327,14 +330,22 @@ impl<E: Env> Inner<E> {
             Ok(view) => view,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
-        let found = match self.engine.tree().get(row_key, at).await {
+        let found = self.engine.tree().get(row_key, at).await;
+        origin.trace.mark(Wait::Disk, self.now_us());
+        let found = match found {
             Ok(found) => found,
             Err(error) => return self.refuse(&origin, &Refusal::from(error)),
         };
-        if let Err(refusal) = self.prove_reads([partition], level).await {
+        let proven = self.prove_reads([partition], level).await;
+        let now = self.env.now();
+        origin.trace.mark(Wait::Proof, micros(now));
+        if let Some(parts) = split_row_key(row_key) {
+            self.note_key(&origin, partition, keyspace, parts.key);
+        }
+        if let Err(refusal) = proven {
             return self.refuse(&origin, &refusal);
         }
-        if self.env.now() > origin.deadline {
+        if now > origin.deadline {
             return self.too_late(&origin);
         }
         // What was read is not newer than what is applied by now.
@@ -403,7 +414,11 @@ impl<E: Env> Inner<E> {
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
             };
-            if let Err(refusal) = this.prove_reads([partition], level).await {
+            let mut origin = origin;
+            origin.trace.mark(Wait::Disk, this.now_us());
+            let proven = this.prove_reads([partition], level).await;
+            origin.trace.mark(Wait::Proof, this.now_us());
+            if let Err(refusal) = proven {
                 return this.refuse(&origin, &refusal);
             }
             let seen = this.applied(partition);
@@ -489,6 +504,8 @@ impl<E: Env> Inner<E> {
                 .map(|(target, frame)| (*target, &frame[..]))
                 .collect();
             let replies = this.ask(&asked, Scope::Whole, &origin).await;
+            let mut origin = origin;
+            origin.trace.mark(Wait::Forward, this.now_us());
             this.merge_values(&origin, &order, &replies);
         });
     }
@@ -525,6 +542,7 @@ impl<E: Env> Inner<E> {
                 behind.extend(index.map(|index| (partition, index)));
                 seen.push(token);
             }
+            self.touch(&origin, partition, keyspace, key, false);
             wanted.push((partition, RowKeyBuf::of(partition, keyspace, key), at));
         }
         if !behind.is_empty() {
@@ -540,7 +558,7 @@ impl<E: Env> Inner<E> {
 
     async fn finish_multi_get(
         &self,
-        origin: Origin,
+        mut origin: Origin,
         scope: Scope,
         (wanted, level): (&[(PartitionId, RowKeyBuf, ReadAt)], ReadLevel),
         seen: &[Token],
@@ -548,15 +566,20 @@ impl<E: Env> Inner<E> {
     ) {
         let tree = self.engine.tree();
         let reads = wanted.iter().map(|(_, key, at)| tree.get(key, *at));
-        let rows: Vec<Option<Row>> = match futures_util::future::try_join_all(reads).await {
+        let rows = futures_util::future::try_join_all(reads).await;
+        origin.trace.mark(Wait::Disk, self.now_us());
+        let rows: Vec<Option<Row>> = match rows {
             Ok(rows) => rows,
             Err(error) => return self.refuse(&origin, &Refusal::from(error)),
         };
         let partitions = seen.iter().map(|token| token.partition);
-        if let Err(refusal) = self.prove_reads(partitions, level).await {
+        let proven = self.prove_reads(partitions, level).await;
+        let now = self.env.now();
+        origin.trace.mark(Wait::Proof, micros(now));
+        if let Err(refusal) = proven {
             return self.refuse(&origin, &refusal);
         }
-        if self.env.now() > origin.deadline {
+        if now > origin.deadline {
             return self.too_late(&origin);
         }
         let expiring = rows.iter().zip(wanted).find_map(|(row, (partition, ..))| {

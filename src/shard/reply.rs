@@ -1,16 +1,17 @@
 //! Answers: to a connection of this core, to a gather, or to the core that asked.
 
-use ringbolt_engine::entry::LogId;
+use ringbolt_engine::entry::{KeyspaceId, LogId};
 use ringbolt_engine::env::Env;
 use ringbolt_engine::error::EngineError;
 use ringbolt_engine::row::RowMeta;
 use ringbolt_wire::message::{ErrorCode, ErrorReply, Meta, PartitionId, Response, Token};
 use ringbolt_wire::{Kind, codec, frame};
 
-use super::Inner;
 use super::counters::add;
 use super::mail::{Origin, Ticket};
 use super::peers::PeerId;
+use super::trace::{Note, Outcome, SlowHere};
+use super::{Inner, micros};
 
 /// How long a client with too many replies waiting should wait, in milliseconds.
 const BACKLOG_RETRY_MS: u32 = 100;
@@ -109,9 +110,45 @@ impl<E: Env> Inner<E> {
     /// Gives an answer to whoever asked. `encode` appends one whole frame.
     pub(super) fn reply(&self, origin: &Origin, encode: impl FnOnce(&mut Vec<u8>)) {
         if origin.core == self.config.core {
-            self.deliver(origin, encode);
-        } else {
-            self.parcels.borrow_mut()[usize::from(origin.core)].reply(*origin, encode);
+            return self.deliver(origin, encode);
+        }
+        let mut origin = *origin;
+        let slow = self.sends_back(&mut origin);
+        let mut outcome = Outcome::Ok;
+        self.parcels.borrow_mut()[usize::from(origin.core)].reply(origin, |out| {
+            let start = out.len();
+            encode(out);
+            outcome = Outcome::of_reply(&out[start..]);
+        });
+        if let Some(slow) = slow {
+            self.account.leave(slow, outcome, origin.cost, None);
+        }
+    }
+
+    /// A request is answered that another core or node took up: what it leaves here if it is slow.
+    fn sends_back(&self, origin: &mut Origin) -> Option<SlowHere> {
+        let clock = self.clock.get();
+        let has_record = matches!(origin.ticket, Ticket::Session(_) | Ticket::Peer { .. });
+        let at = (clock.us, clock.wall_ms, micros(self.env.background()));
+        self.account.sends_back(&mut origin.trace, has_record, at)
+    }
+
+    /// Whether a request that is about to be answered leaves a record.
+    pub(super) fn is_slow(&self, origin: &Origin) -> bool {
+        self.account.is_slow(&origin.trace, self.clock.get().us)
+            && matches!(origin.ticket, Ticket::Session(_) | Ticket::Peer { .. })
+    }
+
+    /// Says which key a request is about that is answered next, if it is slow.
+    pub(super) fn note_key(
+        &self,
+        origin: &Origin,
+        partition: PartitionId,
+        keyspace: KeyspaceId,
+        key: &[u8],
+    ) {
+        if self.is_slow(origin) {
+            self.account.note(Note::of_key(partition, keyspace, key));
         }
     }
 
@@ -135,6 +172,8 @@ impl<E: Env> Inner<E> {
                         add(&self.counters.overloaded_total, 1);
                         encode_backlogged(&mut session.out, origin.request_id, limit);
                     }
+                    let outcome = Outcome::of_reply(&session.out[start..]);
+                    self.account.answered(&origin.trace, outcome, origin.cost);
                 }
             }
             Ticket::Gather { key, part } => {
@@ -144,7 +183,17 @@ impl<E: Env> Inner<E> {
             }
             Ticket::Peer { node, core, id } => {
                 self.release(origin.cost as usize);
-                self.answer_forwarded(PeerId { node, core }, id, encode);
+                let mut origin = *origin;
+                let slow = self.sends_back(&mut origin);
+                let mut outcome = Outcome::Ok;
+                self.answer_forwarded(PeerId { node, core }, id, |out| {
+                    let start = out.len();
+                    encode(out);
+                    outcome = Outcome::of_reply(&out[start..]);
+                });
+                if let Some(slow) = slow {
+                    self.account.leave(slow, outcome, origin.cost, Some(node));
+                }
             }
             Ticket::None => {}
         }

@@ -25,6 +25,7 @@ use super::input::by_leader;
 use super::mail::{Origin, Scope};
 use super::read::decode_reply;
 use super::reply::{Refusal, meta};
+use super::trace::Wait;
 
 /// Rows of a page whose request leaves it to the server.
 const ROWS_DEFAULT: u32 = 100;
@@ -160,6 +161,8 @@ impl<E: Env> Inner<E> {
         self.env.spawn(TaskClass::Foreground, async move {
             let asked: Vec<_> = targets.iter().map(|&target| (target, &frame[..])).collect();
             let replies = this.ask(&asked, Scope::Share, &origin).await;
+            let mut origin = origin;
+            origin.trace.mark(Wait::Forward, this.now_us());
             this.merge_pages(&origin, &page, &replies);
         });
     }
@@ -224,10 +227,14 @@ impl<E: Env> Inner<E> {
             let made = this
                 .build_page(&origin, &page, &mut cursors, tokens, &mut built)
                 .await;
-            if made.is_ok()
-                && let Err(refusal) = this.prove_reads(read, level).await
-            {
-                return this.refuse(&origin, &refusal);
+            let mut origin = origin;
+            origin.trace.mark(Wait::Disk, this.now_us());
+            if made.is_ok() {
+                let proven = this.prove_reads(read, level).await;
+                origin.trace.mark(Wait::Proof, this.now_us());
+                if let Err(refusal) = proven {
+                    return this.refuse(&origin, &refusal);
+                }
             }
             match made {
                 Ok(()) => this.reply(&origin, |out| out.append(&mut built)),

@@ -53,6 +53,8 @@ pub(super) struct Session {
     pub(super) sending_bytes: usize,
     /// Whether a limit is reached, so that no more input is taken up.
     pub(super) paused: bool,
+    /// Since when, in microseconds.
+    pub(super) paused_us: u64,
     /// Whether the socket was told to stop reading.
     pub(super) port_paused: bool,
     /// Whether it is in the list of sessions with something to do at the turn's end.
@@ -124,6 +126,7 @@ impl Sessions {
             sending: false,
             sending_bytes: 0,
             paused: false,
+            paused_us: 0,
             port_paused: false,
             dirty: false,
             inflight: 0,

@@ -11,7 +11,8 @@ use super::mail::SessionKey;
 use super::peers::{LINK_IDLE, PEER_IDLE};
 use super::pending::PendingQueue;
 use super::sessions::{Session, Stage};
-use super::{Inner, Port, Shard, TurnClock};
+use super::trace::Wait;
+use super::{Inner, Port, Shard, TurnClock, micros};
 
 /// How often deadlines are looked at.
 const EXPIRY_EVERY: Duration = Duration::from_millis(5);
@@ -22,6 +23,10 @@ impl<E: Env> Shard<E> {
     /// Reads the clock for this turn.
     pub fn begin_turn(&self) {
         self.0.read_clock();
+        let now_us = self.0.clock.get().us;
+        let background_us = micros(self.0.env.background());
+        self.0.account.begin_turn(now_us, background_us);
+        self.0.hot.turn(now_us);
     }
 
     /// Applies and answers what became durable, starts the log write, hands replies to the
@@ -60,6 +65,11 @@ impl<E: Env> Shard<E> {
         }
         for handle in inner.closing.take() {
             port.close(handle);
+        }
+        if inner.account.has_answered() {
+            let (now_us, wall_ms) = (inner.now_us(), inner.clock.get().wall_ms);
+            let background_us = micros(inner.env.background());
+            inner.account.end_turn(now_us, wall_ms, background_us);
         }
         if inner.post_parcels(port) {
             return Some(now);
@@ -125,15 +135,24 @@ enum Next {
 
 impl<E: Env> Inner<E> {
     pub(super) fn read_clock(&self) {
+        let now = self.env.now();
         self.clock.set(TurnClock {
-            now: self.env.now(),
+            now,
+            us: micros(now),
             wall_ms: self.env.wall_ms(),
         });
     }
 
+    /// The time now, not as of the turn, in microseconds.
+    pub(super) fn now_us(&self) -> u64 {
+        micros(self.env.now())
+    }
+
     /// Executes requests that waited for what has been applied since.
     fn take_up_ready(self: &Rc<Self>) {
-        for waiting in self.ready.take() {
+        for mut waiting in self.ready.take() {
+            let now_us = self.clock.get().us;
+            waiting.origin.trace.mark(Wait::Apply, now_us);
             self.execute_frame(waiting.origin, waiting.scope, &waiting.frame);
         }
     }
@@ -169,7 +188,7 @@ impl<E: Env> Inner<E> {
     /// Pauses a connection that is over its limits; takes up the input of one that no longer is.
     fn resume(self: &Rc<Self>, key: SessionKey, port: &mut impl Port) {
         let limits = &self.config.limits;
-        let (handle, mut input) = {
+        let (handle, paused_us, mut input) = {
             let mut sessions = self.sessions.borrow_mut();
             let Some(session) = sessions.get(key) else {
                 return;
@@ -188,9 +207,12 @@ impl<E: Env> Inner<E> {
                 return;
             }
             session.paused = false;
-            (session.handle, std::mem::take(&mut session.input))
+            let input = std::mem::take(&mut session.input);
+            (session.handle, session.paused_us, input)
         };
+        let before = self.account.waited_since(Some(paused_us));
         let taken = self.take_frames(key, &input);
+        self.account.waited_since(before);
         input.drain(..taken);
         let mut sessions = self.sessions.borrow_mut();
         if let Some(session) = sessions.get(key) {

@@ -6,6 +6,8 @@ use ringbolt_wire::message::{Keyspace, ReplicaStatus};
 
 use super::Shard;
 use super::counters::Counters;
+use super::hot::HotView;
+use super::trace::AccountView;
 
 /// How much to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub enum Depth {
     Counters,
     /// Replicas and keyspaces too.
     All,
+    /// Counters and the newest slow requests.
+    Requests,
 }
 
 /// A copy of one shard's counters and state. Of one core, at one moment of its loop.
@@ -39,9 +43,13 @@ pub struct ShardView {
     pub space_low: bool,
     /// Why the shard, or its tree's background work, has stopped; if it has.
     pub failure: Option<String>,
-    /// Every replica of this core; empty for [`Depth::Counters`].
+    /// Requests by operation and outcome, their times, and for [`Depth::Requests`] the slow ones.
+    pub account: AccountView,
+    /// The keys and partitions that its requests are for.
+    pub hot: HotView,
+    /// Every replica of this core; only for [`Depth::All`].
     pub replicas: Vec<ReplicaStatus>,
-    /// Every keyspace; empty for [`Depth::Counters`].
+    /// Every keyspace; only for [`Depth::All`].
     pub keyspaces: Vec<Keyspace>,
 }
 
@@ -63,6 +71,8 @@ impl<E: Env> Shard<E> {
             forwards: inner.forwards.borrow().len() as u64,
             throttle_us_per_kib: tree.pressure().delay_per_kib.as_secs_f64() * 1e6,
             space_low: inner.space_low.get(),
+            account: inner.account.view(depth == Depth::Requests),
+            hot: inner.hot.view(),
             failure: failure.map(|failure| failure.to_string()),
             replicas: if all {
                 inner.own_replicas()

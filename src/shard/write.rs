@@ -23,11 +23,12 @@ use ringbolt_wire::message::{
 };
 use ringbolt_wire::partition_of;
 
-use super::Inner;
 use super::mail::Origin;
 use super::pending::{KeyHashes, Outcome, Pending};
 use super::reply::Refusal;
+use super::trace::{Op, Wait};
 use super::writers::{self, Done};
+use super::{Inner, micros};
 use crate::replica::{Replica, node_of};
 
 /// How often a decision may find its key's state pushed out of the cache again before it gives up.
@@ -182,13 +183,19 @@ impl<E: Env> Inner<E> {
     /// One write.
     pub(super) fn write(
         self: &Rc<Self>,
-        origin: Origin,
+        mut origin: Origin,
         partition: PartitionId,
         keyspace: KeyspaceId,
         options: &WriteOptions,
         op: &WriteOp<'_>,
         bytes: &[u8],
     ) {
+        origin.trace.op = match op {
+            WriteOp::Put { .. } => Op::Put,
+            WriteOp::Delete { .. } => Op::Delete,
+            WriteOp::Increment { .. } => Op::Increment,
+            WriteOp::Touch { .. } => Op::Touch,
+        };
         let checked = self
             .check_leads(partition, keyspace)
             .and_then(|()| self.check_options(partition, options));
@@ -561,7 +568,7 @@ impl<E: Env> Inner<E> {
     /// Reads the keys into the cache, then takes the whole request up again.
     fn decide_after_reading(
         self: &Rc<Self>,
-        origin: Origin,
+        mut origin: Origin,
         partition: PartitionId,
         keyspace: KeyspaceId,
         keys: &[&[u8]],
@@ -580,11 +587,14 @@ impl<E: Env> Inner<E> {
             for _ in 0..DECISION_ATTEMPTS {
                 let read =
                     futures_util::future::try_join_all(keys.iter().map(|key| tree.get(key, at)));
-                if let Err(error) = read.await {
+                let read = read.await;
+                let now = this.env.now();
+                origin.trace.mark(Wait::Disk, micros(now));
+                if let Err(error) = read {
                     this.refuse(&origin, &Refusal::from(error));
                     return;
                 }
-                if this.env.now() > origin.deadline {
+                if now > origin.deadline {
                     this.too_late(&origin);
                     return;
                 }
@@ -607,7 +617,7 @@ impl<E: Env> Inner<E> {
         });
     }
 
-    fn hash(&self, keyspace: KeyspaceId, key: &[u8]) -> u64 {
+    pub(super) fn hash(&self, keyspace: KeyspaceId, key: &[u8]) -> u64 {
         self.hasher.hash_one((keyspace, key))
     }
 

@@ -226,3 +226,214 @@ fn a_taken_port_is_an_error_only_where_it_was_asked_for() {
     let said = refused(other.path(), &["--admin", &address, "--cores", "1"]);
     assert!(said.contains(&address), "{said}");
 }
+
+/// A client over the wire that does not start a process for each request.
+fn client(addr: SocketAddr) -> ringbolt_client::blocking::Client {
+    ringbolt_client::Client::builder()
+        .addresses(addr.to_string())
+        .deadline(Duration::from_secs(30))
+        .connect_blocking()
+        .unwrap()
+}
+
+/// The slow requests of a node, once `is` holds of one; that one.
+fn slow_one(admin: SocketAddr, is: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let told = json(admin, "/api/slow").1;
+        let found = told["requests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| is(one));
+        if let Some(found) = found {
+            return found.clone();
+        }
+        assert!(Instant::now() < deadline, "{told}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The part of a slow request's time that its stages explain.
+fn explained(request: &serde_json::Value) -> f64 {
+    let stages = request["stages_us"].as_object().unwrap().values();
+    let sum: f64 = stages.map(|us| us.as_f64().unwrap()).sum();
+    sum / request["total_us"].as_f64().unwrap()
+}
+
+#[test]
+fn a_request_that_met_a_stopped_process_tells_that_it_waited_for_the_core() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, admin) = start(dir.path());
+    let client = client(server.addr);
+    let keyspace = client.keyspace("default").unwrap();
+    keyspace.put("a \u{7}", "1").unwrap();
+    server.signal("STOP");
+    let asked = std::thread::spawn(move || keyspace.get("a \u{7}").unwrap());
+    std::thread::sleep(Duration::from_millis(150));
+    server.signal("CONT");
+    asked.join().unwrap();
+    let is_it = |one: &serde_json::Value| one["op"] == "get" && one["key"] == "a \\x07";
+    let slow = slow_one(admin, is_it);
+    assert!(slow["total_us"].as_u64().unwrap() > 100_000, "{slow}");
+    assert!(
+        slow["stages_us"]["queue"].as_u64().unwrap() > 100_000,
+        "{slow}"
+    );
+    assert!((0.95..=1.0).contains(&explained(&slow)), "{slow}");
+    let shown = std::process::Command::new(BINARY)
+        .args(["slow", "--admin", &admin.to_string(), "--min", "100ms"])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.contains("get ok  a \\x07") && shown.contains(" queue 1"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_write_that_waited_for_a_stopped_peer_tells_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let addresses = free_addresses(4);
+    let peers = format!("n1={},n2={}", addresses[0], addresses[1]);
+    let mut servers: Vec<Server> = (0..2)
+        .map(|index: usize| {
+            let (name, admin) = (format!("n{}", index + 1), addresses[2 + index].to_string());
+            let arguments = ["--node", &name, "--peers", &peers, "--admin", &admin];
+            let more = [
+                "--cores",
+                "1",
+                "--memory",
+                "128MiB",
+                "--set",
+                "replication=2",
+            ];
+            let arguments = arguments.into_iter().chain(more).map(str::to_owned);
+            let dir = folder.path().join(&name);
+            Server::begin(&dir, addresses[index], arguments.collect())
+        })
+        .collect();
+    for server in &mut servers {
+        server.wait_until_ready();
+    }
+    // A key that the first node leads: it is written through that one while the other is stopped.
+    let led = |key: &String| {
+        let partition = ringbolt_wire::partition_of(key.as_bytes(), 128);
+        let told = json(addresses[2], "/api/status").1;
+        let partitions = told["partitions"].as_array().unwrap();
+        partitions[usize::from(partition)]["leader"] == 1
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let key = loop {
+        if let Some(key) = (0..64).map(|n| format!("key-{n}")).find(led) {
+            break key;
+        }
+        assert!(Instant::now() < deadline, "the first node leads nothing");
+    };
+    servers[0].ok(&["put", "--timeout", "30s", &key, "before"]);
+    let client = client(addresses[0]);
+    let keyspace = client.keyspace("default").unwrap();
+    servers[1].signal("STOP");
+    let (name, value) = (key.clone(), "after");
+    let put = std::thread::spawn(move || keyspace.put(name, value));
+    // Less than an election timeout.
+    std::thread::sleep(Duration::from_millis(120));
+    servers[1].signal("CONT");
+    put.join().unwrap().unwrap();
+    let slow = slow_one(addresses[2], |one| {
+        one["op"] == "put" && one["key"] == key.as_str() && one["stages_us"]["peers"].is_u64()
+    });
+    assert!((0.95..=1.0).contains(&explained(&slow)), "{slow}");
+    let total = slow["total_us"].as_u64().unwrap();
+    let peers = slow["stages_us"]["peers"].as_u64().unwrap();
+    assert!(peers * 2 > total, "most of it was the peer: {slow}");
+    let stored = |node: u64| {
+        let members = slow["members"].as_array().unwrap().iter();
+        let mut of_node = members.filter(|member| member["node"] == node);
+        of_node.next().unwrap()["stored_us"].as_u64().unwrap()
+    };
+    assert!(stored(1) < stored(2), "{slow}");
+}
+
+#[test]
+fn a_key_with_a_tenth_of_the_traffic_is_named_within_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, admin) = start(dir.path());
+    let client = client(server.addr);
+    let keyspace = client.keyspace("default").unwrap();
+    keyspace.put("hot \"key\"", "1").unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let load = {
+        let stop = std::sync::Arc::clone(&stop);
+        std::thread::spawn(move || {
+            for request in 0_u64.. {
+                let key = match request % 10 {
+                    0 => "hot \"key\"".to_owned(),
+                    _ => format!("other-{request}"),
+                };
+                keyspace.get(key).unwrap();
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    return request;
+                }
+            }
+            0
+        })
+    };
+    std::thread::sleep(Duration::from_secs(1));
+    let told = json(admin, "/api/hot").1;
+    let metrics = scrape(admin, "/metrics");
+    let shown = std::process::Command::new(BINARY)
+        .args(["hot", "--admin", &admin.to_string()])
+        .output()
+        .unwrap();
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let requests = load.join().unwrap();
+    let first = &told["keys"][0];
+    assert_eq!(
+        first["key"], "hot \\\"key\\\"",
+        "{requests} requests: {told}"
+    );
+    let sure = first["share"].as_f64().unwrap() - first["error"].as_f64().unwrap();
+    assert!((0.05..0.2).contains(&sure), "{told}");
+    assert!(metrics["ringbolt_hot_key_share"] > 0.05);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("hot \\\"key\\\""), "{shown}");
+    let deadline = Instant::now() + PATIENCE;
+    while json(admin, "/api/series").1["rows"][0][1].as_f64() <= Some(0.0) {
+        assert!(Instant::now() < deadline, "no second was told");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (status, page) = get(admin, "/");
+    assert!(status == 200 && page.starts_with("<!doctype html>"));
+    assert!(
+        !page.contains("src=\"http") && !page.contains("@import"),
+        "it stands alone"
+    );
+}
+
+#[test]
+fn keys_can_be_hidden() {
+    let dir = tempfile::tempdir().unwrap();
+    let admin = free_address();
+    let listen = admin.to_string();
+    let arguments = ["--admin", &listen, "--cores", "1", "--memory", "128MiB"];
+    let hide = ["--set", "admin.keys=hide"];
+    let server = Server::start(dir.path(), &[&arguments[..], &hide].concat());
+    let client = client(server.addr);
+    let keyspace = client.keyspace("default").unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for _ in 0..10 {
+            keyspace.put("secret", "1").unwrap();
+        }
+        let (_, told) = get(admin, "/api/hot");
+        assert!(!told.contains("secret"), "{told}");
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        let key = told["keys"][0]["key"].as_str();
+        if key.is_some_and(|key| key.len() == 9 && key.starts_with('#')) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{told}");
+    }
+}

@@ -70,6 +70,12 @@ pub trait Env: Clone + 'static {
 
     /// 64 random bits.
     fn random(&self) -> u64;
+
+    /// What this core has given to background tasks so far: flushes, compactions. Zero where it is not
+    /// measured.
+    fn background(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// How a file is used, which decides how the real disk opens it.

@@ -24,6 +24,9 @@ const CRC_AT: usize = 4;
 /// Where the version stands, and what the checksum covers begins.
 const VERSION_AT: usize = 8;
 
+/// Where the kind stands.
+pub(crate) const KIND_AT: usize = 9;
+
 /// What [`peek`] saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peek {

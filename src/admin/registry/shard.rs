@@ -2,6 +2,7 @@
 
 use super::{Kind, Metric, Read, counter as sum, gauge, highest};
 use crate::shard::counters::Counters;
+use crate::shard::trace::{Op, Outcome, Wait};
 
 /// The metrics of the shard's counters: microseconds become seconds, and what [`super`] has by labels
 /// gets another name.
@@ -31,6 +32,79 @@ pub(super) fn counter(
 }
 
 pub(super) const METRICS: &[Metric] = &[
+    Metric {
+        name: "requests_total",
+        help: "Requests of clients answered, by operation and outcome",
+        kind: Kind::Counter,
+        labels: &["op", "outcome"],
+        read: Read::Each(|core| {
+            let ops = Op::ALL.iter().zip(&core.shard.account.counts);
+            ops.flat_map(|(op, counts)| {
+                let outcomes = Outcome::ALL.iter().zip(counts);
+                outcomes.map(|(outcome, count)| {
+                    let labels = vec![op.name().to_owned(), outcome.name().to_owned()];
+                    (labels, *count as f64)
+                })
+            })
+            .collect()
+        }),
+    },
+    Metric {
+        name: "request_seconds",
+        help: "From a request's arrival to its answer, by operation",
+        kind: Kind::Histogram,
+        labels: &["op"],
+        read: Read::Times(|core| {
+            let ops = Op::ALL.iter().zip(&core.shard.account.times);
+            ops.map(|(op, times)| (vec![op.name().to_owned()], times.into()))
+                .collect()
+        }),
+    },
+    Metric {
+        name: "request_wait_seconds",
+        help: "What requests waited for: those that waited for it at all, by stage",
+        kind: Kind::Histogram,
+        labels: &["stage"],
+        read: Read::Times(|core| {
+            let waits = Wait::ALL.iter().zip(&core.shard.account.waits);
+            waits
+                .map(|(wait, times)| (vec![wait.name().to_owned()], times.into()))
+                .collect()
+        }),
+    },
+    Metric {
+        name: "hot_key_share",
+        help: "The part of its core's requests, from 0 to 1, that the hottest key takes for sure",
+        kind: Kind::Gauge,
+        labels: &[],
+        read: Read::Max(|core| {
+            let keys = core.shard.hot.keys.iter();
+            keys.map(|key| key.share - key.error).fold(0.0, f64::max)
+        }),
+    },
+    Metric {
+        name: "hot_key_requests_per_second",
+        help: "Requests a second for the hottest key of all cores, by samples",
+        kind: Kind::Gauge,
+        labels: &[],
+        read: Read::Max(|core| {
+            let keys = core.shard.hot.keys.iter();
+            keys.map(|key| key.per_second).fold(0.0, f64::max)
+        }),
+    },
+    sum(
+        "slow_requests_total",
+        "Requests that took at least the setting admin.slow_threshold",
+        |core| core.shard.account.slow_total as f64,
+    ),
+    sum(
+        "core_stalls_total",
+        "Times that a core did not look at its sockets for 8 ms or longer",
+        |core| core.shard.account.stalls as f64,
+    ),
+    sum("core_stalled_seconds_total", "How long", |core| {
+        core.shard.account.stalled_us as f64 * 1e-6
+    }),
     gauge(
         "inflight_bytes",
         "Bytes of requests that are not answered yet",

@@ -14,6 +14,7 @@ use super::{code, get, incr, put, value};
 use crate::cluster::bootstrap::Answer;
 use crate::shard::limits::ShardLimits;
 use crate::shard::mail::{Origin, Scope, SessionKey, Ticket};
+use crate::shard::trace::Trace;
 
 /// A client of node `from` whose request is to be forwarded: what it is told comes by
 /// [`Asked::answer`].
@@ -41,6 +42,7 @@ impl Asked {
             deadline: rig.env.now() + wait,
             forwarded: false,
             settled: false,
+            trace: Trace::default(),
         };
         inner.begin_answer(rig.key_of(self.conn));
         inner.forward(to.0, to.1, origin, Scope::Whole, &bytes);
@@ -279,6 +281,7 @@ fn a_forwarded_request_is_not_forwarded_again() {
             deadline: a.env.now() + SECOND,
             forwarded: true,
             settled: false,
+            trace: Trace::default(),
         };
         let mut bytes = Vec::new();
         get(b"n").encode(77, 0, &mut bytes).unwrap();

@@ -14,7 +14,7 @@ pub use request::keyspace_name_ok;
 pub(crate) use response::finish;
 pub use response::{
     encode_batch_written, encode_counter, encode_done, encode_error, encode_not_found, encode_stat,
-    encode_topology, encode_value, encode_wire_error, encode_written,
+    encode_topology, encode_value, encode_wire_error, encode_written, outcome_of,
 };
 pub use rows::{RowsBuilder, ValuesBuilder};
 

@@ -158,6 +158,14 @@ pub fn encode_error(out: &mut Vec<u8>, request_id: u64, error: &ErrorReply<'_>) 
     finish(out, start, request_id);
 }
 
+/// The kind of a reply frame that was just encoded, and if it is an error the class of its code: the
+/// high byte of [`ErrorCode`](crate::message::ErrorCode). Nothing of it is checked.
+#[must_use]
+pub fn outcome_of(reply: &[u8]) -> (u8, u8) {
+    let at = |place: usize| reply.get(place).copied().unwrap_or_default();
+    (at(frame::KIND_AT), at(HEADER_BYTES + 1))
+}
+
 /// Appends the [`Response::Error`] that answers bytes which are no message. After a fatal error
 /// the request id is not to be believed: give 0.
 pub fn encode_wire_error(out: &mut Vec<u8>, request_id: u64, error: &WireError) {

@@ -1,0 +1,111 @@
+//! Asks a node's admin server, which speaks HTTP.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+
+use super::failure::{Failure, FailureKind};
+use super::output::Format;
+use crate::config::{ADMIN_PORT_STEP, parse_span};
+
+/// Largest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Which node's admin server is asked, and how its answer is shown.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Connection and output")]
+pub struct AdminArgs {
+    /// The node, by its address for clients; its admin server is taken to be 2 ports higher.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "RINGBOLT_ADDR",
+        hide_env_values = true,
+        default_value = "127.0.0.1:7400"
+    )]
+    pub addr: String,
+
+    /// The node's admin server, where it is elsewhere.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub admin: Option<String>,
+
+    /// How long the answer may take, such as 500ms or 5s.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_span)]
+    pub timeout: Duration,
+
+    /// The form of the output: text, or json.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub format: Format,
+}
+
+impl AdminArgs {
+    fn address(&self) -> Result<SocketAddr, Failure> {
+        let (text, step) = match &self.admin {
+            Some(admin) => (admin.as_str(), 0),
+            // Of a list of nodes, the first.
+            None => (
+                self.addr.split(',').next().unwrap_or_default(),
+                ADMIN_PORT_STEP,
+            ),
+        };
+        let wrong = |why: &str| Failure::usage(format!("{text}: {why}"));
+        let mut found = text
+            .to_socket_addrs()
+            .map_err(|error| wrong(&error.to_string()))?;
+        let mut address = found.next().ok_or_else(|| wrong("it has no address"))?;
+        let port = address.port().checked_add(step);
+        address.set_port(port.ok_or_else(|| wrong("there is no port 2 higher"))?);
+        Ok(address)
+    }
+
+    /// The JSON at a path.
+    ///
+    /// # Errors
+    /// The server is not reached, or does not answer with JSON in time.
+    pub fn get(&self, path: &str) -> Result<serde_json::Value, Failure> {
+        let address = self.address()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let answer = runtime.block_on(async {
+            let answer = tokio::time::timeout(self.timeout, ask(address, path)).await;
+            answer.unwrap_or_else(|_| Err("no answer within --timeout".into()))
+        });
+        answer.map_err(|error| {
+            let message = format!(
+                "the admin server at {address}: {error}; is the node running, and is it there? \
+                 (--admin)"
+            );
+            Failure::new(FailureKind::Refused, message)
+        })
+    }
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+async fn ask(address: SocketAddr, path: &str) -> Result<serde_json::Value, Error> {
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::get(path)
+        .header(hyper::header::HOST, address.to_string())
+        .body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    if response.status() != StatusCode::OK {
+        return Err(format!("it answers {}", response.status()).into());
+    }
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+    let bytes = body.collect().await?.to_bytes();
+    Ok(serde_json::from_slice(&bytes)?)
+}
