@@ -5,5 +5,6 @@
 
 mod cli;
 mod house;
+mod monitoring;
 mod node;
 mod support;

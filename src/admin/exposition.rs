@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::CoreView;
 use super::look::Sample;
-use super::registry::{CORE_PREFIX, Kind, Metric, PREFIX, Point, Read, Times, metrics};
+use super::registry::{
+    CORE_PREFIX, Kind, LabelledPowers, Metric, PREFIX, Point, Powers, Read, metrics,
+};
+use super::{CoreView, State, requests};
 
 /// `/metrics`: the node as a whole. As many series whatever the number of cores, partitions and keys.
 pub(super) fn summary(sample: &Sample) -> String {
@@ -15,8 +17,9 @@ pub(super) fn summary(sample: &Sample) -> String {
         let points = match metric.read {
             Read::Node(read) => read(&sample.node),
             Read::Replica(_) | Read::Partitions(_) => continue,
-            Read::Times(_) => {
-                text.times(PREFIX, &metric, &[], &times_of(&metric, sample.seen()));
+            Read::Powers(read, unit) => {
+                text.head(PREFIX, &metric);
+                text.buckets(PREFIX, &metric, &[], unit, &powers_of(read, sample.seen()));
                 continue;
             }
             _ => points_of(&metric, sample.seen()),
@@ -29,9 +32,10 @@ pub(super) fn summary(sample: &Sample) -> String {
     text.0
 }
 
-/// `/metrics/detail`: core by core, and partition by partition.
-pub(super) fn detail(sample: &Sample) -> String {
+/// `/metrics/detail`: core by core, partition by partition, and the keys that are hot beyond doubt.
+pub(super) fn detail(state: &State, sample: &Sample) -> String {
     let mut text = Text::default();
+    hot_keys(&mut text, state, sample);
     for metric in metrics() {
         match metric.read {
             Read::Node(_) => {}
@@ -49,15 +53,12 @@ pub(super) fn detail(sample: &Sample) -> String {
                     text.line(PREFIX, &metric, "", &[], &labels, value);
                 }
             }
-            Read::Times(_) => {
-                let mut is_first = true;
+            Read::Powers(read, unit) => {
+                text.head(CORE_PREFIX, &metric);
                 for core in sample.seen() {
                     let name = core.shard.core.to_string();
-                    if std::mem::take(&mut is_first) {
-                        text.head(CORE_PREFIX, &metric);
-                    }
-                    let times = times_of(&metric, std::iter::once(core));
-                    text.buckets(CORE_PREFIX, &metric, &[("core", &name)], &times);
+                    let powers = powers_of(read, std::iter::once(core));
+                    text.buckets(CORE_PREFIX, &metric, &[("core", &name)], unit, &powers);
                 }
             }
             _ => {
@@ -73,6 +74,31 @@ pub(super) fn detail(sample: &Sample) -> String {
         }
     }
     text.0
+}
+
+/// Keys that take at least a twentieth of their core's requests for sure: at most twenty a core.
+fn hot_keys(text: &mut Text, state: &State, sample: &Sample) {
+    let metric = Metric {
+        name: "key_share",
+        help: "The part of its core's requests, from 0 to 1, that a hot key takes for sure",
+        kind: Kind::Gauge,
+        labels: &["core", "keyspace", "key"],
+        read: Read::Node(|_| Vec::new()),
+    };
+    text.head(PREFIX, &metric);
+    for core in sample.seen() {
+        for key in &core.shard.hot.keys {
+            let share = key.share - key.error;
+            if share >= 0.05 {
+                let labels = [
+                    core.shard.core.to_string(),
+                    key.keyspace.to_string(),
+                    requests::shown(state, key.keyspace, &key.key),
+                ];
+                text.line(PREFIX, &metric, "", &[], &labels, share);
+            }
+        }
+    }
 }
 
 /// Which cores answered: the one metric that needs no answer.
@@ -110,7 +136,7 @@ fn points_of<'a>(metric: &Metric, cores: impl Iterator<Item = &'a CoreView>) -> 
                 highest = true;
                 read(core)
             }
-            Read::Times(_) | Read::Node(_) | Read::Replica(_) | Read::Partitions(_) => Vec::new(),
+            Read::Powers(..) | Read::Node(_) | Read::Replica(_) | Read::Partitions(_) => Vec::new(),
         };
         for (labels, value) in points {
             let sum = all.entry(labels).or_insert(0.0);
@@ -124,16 +150,13 @@ fn points_of<'a>(metric: &Metric, cores: impl Iterator<Item = &'a CoreView>) -> 
     all.into_iter().collect()
 }
 
-fn times_of<'a>(
-    metric: &Metric,
+fn powers_of<'a>(
+    read: fn(&CoreView) -> Vec<LabelledPowers>,
     cores: impl Iterator<Item = &'a CoreView>,
-) -> BTreeMap<Vec<String>, Times> {
-    let mut all: BTreeMap<Vec<String>, Times> = BTreeMap::new();
-    let Read::Times(read) = metric.read else {
-        return all;
-    };
-    for (labels, times) in cores.flat_map(read) {
-        all.entry(labels).or_default().add(&times);
+) -> BTreeMap<Vec<String>, Powers> {
+    let mut all: BTreeMap<Vec<String>, Powers> = BTreeMap::new();
+    for (labels, powers) in cores.flat_map(read) {
+        all.entry(labels).or_default().add(&powers);
     }
     all
 }
@@ -177,23 +200,13 @@ impl Text {
         let _ = writeln!(self.0, " {value}");
     }
 
-    fn times(
-        &mut self,
-        prefix: &str,
-        metric: &Metric,
-        more: &[(&str, &str)],
-        all: &BTreeMap<Vec<String>, Times>,
-    ) {
-        self.head(prefix, metric);
-        self.buckets(prefix, metric, more, all);
-    }
-
     fn buckets(
         &mut self,
         prefix: &str,
         metric: &Metric,
         more: &[(&str, &str)],
-        all: &BTreeMap<Vec<String>, Times>,
+        unit: f64,
+        all: &BTreeMap<Vec<String>, Powers>,
     ) {
         for (labels, times) in all {
             let mut sum = 0;
@@ -202,7 +215,7 @@ impl Text {
                 sum += count;
                 let bound = match power == last {
                     true => "+Inf".to_owned(),
-                    false => ((1_u64 << power) as f64 * 1e-6).to_string(),
+                    false => ((1_u64 << power) as f64 * unit).to_string(),
                 };
                 let with: Vec<_> = more
                     .iter()
@@ -211,8 +224,8 @@ impl Text {
                     .collect();
                 self.line(prefix, metric, "_bucket", &with, labels, sum as f64);
             }
-            let seconds = times.sum_us as f64 * 1e-6;
-            self.line(prefix, metric, "_sum", more, labels, seconds);
+            let total = times.sum as f64 * unit;
+            self.line(prefix, metric, "_sum", more, labels, total);
             self.line(prefix, metric, "_count", more, labels, sum as f64);
         }
     }
@@ -237,16 +250,17 @@ mod tests {
             help: "Times",
             kind: Kind::Histogram,
             labels: &["op"],
-            read: Read::Times(|_| Vec::new()),
+            read: Read::Powers(|_| Vec::new(), 1e-6),
         };
-        let mut times = Times::default();
+        let mut times = Powers::default();
         times.buckets[0] = 1;
         times.buckets[10] = 2;
         times.buckets[23] = 4;
-        times.sum_us = 5_000_000;
+        times.sum = 5_000_000;
         let mut text = Text::default();
         let all = BTreeMap::from([(vec!["a\"b".to_owned()], times)]);
-        text.times(PREFIX, &metric, &[], &all);
+        text.head(PREFIX, &metric);
+        text.buckets(PREFIX, &metric, &[], 1e-6, &all);
         let lines: Vec<&str> = text.0.lines().collect();
         assert_eq!(lines[1], "# TYPE ringbolt_x_seconds histogram");
         let of = |le: &str| format!("ringbolt_x_seconds_bucket{{le=\"{le}\",op=\"a\\\"b\"}}");

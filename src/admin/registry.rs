@@ -9,7 +9,7 @@
 //! `/metrics/detail` has the rows of cores again, by core, under `ringbolt_core_...`, and one series
 //! a partition.
 
-use ringbolt_engine::log::{WRITE_TIME_BUCKETS, WriteTimes};
+use ringbolt_engine::log::{GroupSizes, WRITE_TIME_BUCKETS, WriteTimes};
 use ringbolt_wire::message::{ReplicaStatus, Role};
 
 use super::CoreView;
@@ -19,6 +19,9 @@ use crate::shard::trace::{Histogram, bucket_end_us};
 
 mod engine;
 mod shard;
+
+/// A histogram's microseconds as seconds.
+const MICROS: f64 = 1e-6;
 
 /// What every name begins with.
 pub const PREFIX: &str = "ringbolt_";
@@ -51,42 +54,51 @@ impl Kind {
 /// Label values, in the order of the metric's labels, and a value.
 pub type Point = (Vec<String>, f64);
 
-/// Label values, and times.
-pub type LabelledTimes = (Vec<String>, Times);
+/// Label values, and a histogram.
+pub type LabelledPowers = (Vec<String>, Powers);
 
-/// A histogram of times by powers of two of a microsecond: the i-th bucket counts what took less than
-/// 2^i µs and not less than half of that, the last one everything longer.
+/// A histogram by powers of two, of times in microseconds or of sizes in bytes: the i-th bucket counts
+/// what was less than 2^i and not less than half of that, the last one everything more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Times {
-    /// How many by time.
+pub struct Powers {
+    /// How many by size.
     pub buckets: [u64; WRITE_TIME_BUCKETS],
-    /// All of them added up, in microseconds.
-    pub sum_us: u64,
+    /// All of them added up.
+    pub sum: u64,
 }
 
-impl Times {
+impl Powers {
     /// Adds another one's.
     pub fn add(&mut self, other: &Self) {
         for (own, other) in self.buckets.iter_mut().zip(other.buckets) {
             *own += other;
         }
-        self.sum_us += other.sum_us;
+        self.sum += other.sum;
     }
 }
 
-impl From<&WriteTimes> for Times {
+impl From<&WriteTimes> for Powers {
     fn from(times: &WriteTimes) -> Self {
         Self {
             buckets: times.buckets,
-            sum_us: times.sum_us,
+            sum: times.sum_us,
         }
     }
 }
 
-impl From<&Histogram> for Times {
+impl From<&GroupSizes> for Powers {
+    fn from(sizes: &GroupSizes) -> Self {
+        Self {
+            buckets: sizes.buckets,
+            sum: sizes.sum_bytes,
+        }
+    }
+}
+
+impl From<&Histogram> for Powers {
     fn from(histogram: &Histogram) -> Self {
         let mut times = Self {
-            sum_us: histogram.sum_us(),
+            sum: histogram.sum_us(),
             ..Self::default()
         };
         for (bucket, count) in histogram.counts().enumerate() {
@@ -112,8 +124,8 @@ pub enum Read {
     Each(fn(&CoreView) -> Vec<Point>),
     /// From each core, by labels; the highest counts.
     EachMax(fn(&CoreView) -> Vec<Point>),
-    /// Times from each core, by labels; summed.
-    Times(fn(&CoreView) -> Vec<LabelledTimes>),
+    /// Histograms from each core, by labels; summed. What one of theirs is in the metric's unit.
+    Powers(fn(&CoreView) -> Vec<LabelledPowers>, f64),
     /// From the process.
     Node(fn(&NodeView) -> Vec<Point>),
     /// From each replica; only in detail, by partition.

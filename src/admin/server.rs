@@ -122,7 +122,11 @@ async fn answer(
         }
         "/metrics/detail" => {
             let sample = Sample::take(state, Depth::All).await;
-            body(StatusCode::OK, METRICS_TYPE, exposition::detail(&sample))
+            body(
+                StatusCode::OK,
+                METRICS_TYPE,
+                exposition::detail(state, &sample),
+            )
         }
         "/livez" => of_health(&health::live(&Sample::take(state, Depth::Counters).await)),
         "/readyz" => of_health(&health::ready(

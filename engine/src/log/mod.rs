@@ -35,4 +35,4 @@ pub use handle::{DurableGroup, Log, RecordRef};
 pub use options::{AppendError, LogOptions};
 pub use read::ReadError;
 pub use recovery::{RecoveredEntry, RecoveredReplica, Recovery, ReplayGroup, ReplayedEntry};
-pub use stats::{LogStats, WRITE_TIME_BUCKETS, WriteTimes};
+pub use stats::{GroupSizes, LogStats, WRITE_TIME_BUCKETS, WriteTimes};

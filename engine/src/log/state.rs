@@ -471,9 +471,11 @@ impl<F> State<F> {
         self.stats
             .write_times
             .record(now.saturating_sub(group.started));
-        self.stats.written_bytes += group.end.next_multiple_of(SECTOR) as u64;
+        let bytes = group.end.next_multiple_of(SECTOR) as u64;
+        self.stats.written_bytes += bytes;
         if group.records > 0 {
             self.stats.groups += 1;
+            self.stats.group_sizes.record(bytes);
             self.newest_records = self.newest_records.max(sequence);
         } else if group.header.is_none() {
             self.stats.seals += 1;

@@ -30,6 +30,24 @@ impl WriteTimes {
     }
 }
 
+/// How large groups were on disk, headers and padding included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupSizes {
+    /// Their bytes added up.
+    pub sum_bytes: u64,
+    /// By powers of two: the i-th counts groups of less than 2^i bytes (and not less than half of
+    /// that); the last one, all larger ones.
+    pub buckets: [u64; WRITE_TIME_BUCKETS],
+}
+
+impl GroupSizes {
+    pub(super) fn record(&mut self, bytes: u64) {
+        self.sum_bytes += bytes;
+        let bucket = (u64::BITS - bytes.leading_zeros()) as usize;
+        self.buckets[bucket.min(WRITE_TIME_BUCKETS - 1)] += 1;
+    }
+}
+
 /// A log's counters since it was opened, and what it holds now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogStats {
@@ -55,6 +73,8 @@ pub struct LogStats {
     pub no_space: u64,
     /// How long group writes took.
     pub write_times: WriteTimes,
+    /// How large the groups with records were.
+    pub group_sizes: GroupSizes,
     /// Writes under way now.
     pub in_flight: u64,
     /// How long the oldest of them has been under way, in microseconds.

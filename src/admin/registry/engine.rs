@@ -1,6 +1,6 @@
 //! Metrics of the log and the tree.
 
-use super::{Kind, Metric, Read, counter, gauge, highest};
+use super::{Kind, MICROS, Metric, Read, counter, gauge, highest};
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
@@ -8,10 +8,20 @@ pub(super) const METRICS: &[Metric] = &[
         help: "How long log writes took, from submission to durable",
         kind: Kind::Histogram,
         labels: &[],
-        read: Read::Times(|core| {
-            let times = &core.shard.engine.log.write_times;
-            vec![(Vec::new(), times.into())]
-        }),
+        read: Read::Powers(
+            |core| vec![(Vec::new(), (&core.shard.engine.log.write_times).into())],
+            MICROS,
+        ),
+    },
+    Metric {
+        name: "log_group_bytes",
+        help: "How large groups of the log were, headers and padding included",
+        kind: Kind::Histogram,
+        labels: &[],
+        read: Read::Powers(
+            |core| vec![(Vec::new(), (&core.shard.engine.log.group_sizes).into())],
+            1.0,
+        ),
     },
     counter("log_records_total", "Records appended to the log", |core| {
         core.shard.engine.log.records as f64

@@ -1,6 +1,6 @@
 //! Metrics of the request path and the ring.
 
-use super::{Kind, Metric, Read, counter as sum, gauge, highest};
+use super::{Kind, MICROS, Metric, Read, counter as sum, gauge, highest};
 use crate::shard::counters::Counters;
 use crate::shard::trace::{Op, Outcome, Wait};
 
@@ -54,23 +54,29 @@ pub(super) const METRICS: &[Metric] = &[
         help: "From a request's arrival to its answer, by operation",
         kind: Kind::Histogram,
         labels: &["op"],
-        read: Read::Times(|core| {
-            let ops = Op::ALL.iter().zip(&core.shard.account.times);
-            ops.map(|(op, times)| (vec![op.name().to_owned()], times.into()))
-                .collect()
-        }),
+        read: Read::Powers(
+            |core| {
+                let ops = Op::ALL.iter().zip(&core.shard.account.times);
+                ops.map(|(op, times)| (vec![op.name().to_owned()], times.into()))
+                    .collect()
+            },
+            MICROS,
+        ),
     },
     Metric {
         name: "request_wait_seconds",
         help: "What requests waited for: those that waited for it at all, by stage",
         kind: Kind::Histogram,
         labels: &["stage"],
-        read: Read::Times(|core| {
-            let waits = Wait::ALL.iter().zip(&core.shard.account.waits);
-            waits
-                .map(|(wait, times)| (vec![wait.name().to_owned()], times.into()))
-                .collect()
-        }),
+        read: Read::Powers(
+            |core| {
+                let waits = Wait::ALL.iter().zip(&core.shard.account.waits);
+                waits
+                    .map(|(wait, times)| (vec![wait.name().to_owned()], times.into()))
+                    .collect()
+            },
+            MICROS,
+        ),
     },
     Metric {
         name: "hot_key_share",
