@@ -113,7 +113,7 @@ impl fmt::Display for Fault {
 }
 
 /// How often one kind of fault strikes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FaultRule {
     /// The kind: one of those that strike an operation, not what a crash leaves behind.
     pub fault: Fault,

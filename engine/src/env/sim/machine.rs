@@ -35,6 +35,12 @@ impl SimMachine {
         }
     }
 
+    /// How it was made.
+    #[must_use]
+    pub fn options(&self) -> &SimOptions {
+        &self.options
+    }
+
     /// A core of a new life of the process, whose monotonic clock shows `now_ns`.
     #[must_use]
     pub fn core(&mut self, now_ns: u64) -> SimCore {

@@ -20,8 +20,6 @@ use super::history::{Call, Cell, Change, Guard, KeyId, NEVER, Operation, Outcome
 use super::net::End;
 use super::workload::{self, Keys, Plan};
 
-/// How long the client waits beyond the deadline it gave the server.
-const GRACE: Nanos = 250 * MILLI;
 /// How long it takes to greet.
 const GREETING: Nanos = 1_000 * MILLI;
 
@@ -38,11 +36,17 @@ pub enum Wish {
     Wake(Nanos),
 }
 
-/// How clients behave in one run.
+/// How a client behaves.
 #[derive(Debug, Clone)]
 pub struct Habits {
     /// The usual pause between two operations, in nanoseconds.
     pub pause: Nanos,
+    /// How long a node has for its answer, at least and at most, in nanoseconds.
+    pub patience: (Nanos, Nanos),
+    /// How long a client waits beyond that, in nanoseconds.
+    pub grace: Nanos,
+    /// Whether it reads far more than it writes.
+    pub reads_most: bool,
     /// Whether writes are sent again under the same number.
     pub retries: bool,
     /// One in so many writes asks for its leader's acknowledgement alone; 0 for none.
@@ -100,6 +104,8 @@ pub struct Met {
     pub errors: BTreeMap<String, u64>,
     /// Attempts after the first.
     pub retries: u64,
+    /// Writes sent again that may have been done.
+    pub repeats: u64,
     /// Connections made.
     pub connections: u64,
     /// Connections lost.
@@ -224,8 +230,11 @@ impl Client {
         self.puts += 1;
         let fresh = (i64::from(self.number) + 1) << 32 | self.puts;
         let plan = plan.unwrap_or_else(|| {
-            let known = &self.known;
-            workload::draw(&mut self.rng, keys, fresh, |key| known.get(&key).copied())
+            let (known, rng) = (&self.known, &mut self.rng);
+            if self.habits.reads_most && !rng.one_in(10) {
+                return Plan::Get(vec![rng.index(keys.len()) as KeyId]);
+            }
+            workload::draw(rng, keys, fresh, |key| known.get(&key).copied())
         });
         let key = match &plan {
             Plan::Write(changes) => changes[0].0,
@@ -288,7 +297,7 @@ impl Client {
         current.request = None;
         current.attempts += 1;
         self.met.retries += u64::from(current.attempts > 1);
-        current.give_up_at = (now + GREETING).min(current.deadline + GRACE);
+        current.give_up_at = (now + GREETING).min(current.deadline + self.habits.grace);
         let node = current.node;
         match &self.links[usize::from(node)] {
             Link::Open(end) => {
@@ -304,15 +313,18 @@ impl Client {
     }
 
     fn send(&mut self, now: Nanos, keys: &Keys, end: End, wishes: &mut Vec<Wish>) {
-        let slice = self.rng.between(200, 1500) * MILLI;
+        let (least, most) = self.habits.patience;
+        let slice = self.rng.between(least, most);
         let Some(current) = &mut self.current else {
             return;
         };
         self.request += 1;
         current.request = Some(self.request);
+        let writing = matches!(current.plan, Plan::Write(_));
+        self.met.repeats += u64::from(writing && current.doubtful);
         let left = current.deadline.saturating_sub(now);
         let wait = left.min(slice).max(MILLI);
-        current.give_up_at = now + wait + GRACE;
+        current.give_up_at = now + wait + self.habits.grace;
         let frame = encode(current, keys, self.id, self.request, (wait / MILLI) as u32);
         wishes.push(Wish::Send(end, frame));
     }

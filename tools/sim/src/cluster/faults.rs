@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringbolt_engine::env::sim::Rng;
+use ringbolt_engine::env::FileClass;
+use ringbolt_engine::env::sim::{Fault, FaultRule, Rng};
 
 use super::clock::{MILLI, Nanos, SECOND};
 use super::net::Place;
@@ -62,6 +63,15 @@ pub enum Stroke {
         /// The node.
         node: u16,
     },
+    /// A disk fails now and then.
+    Disk {
+        /// Whose.
+        node: u16,
+        /// How.
+        rule: FaultRule,
+        /// Until when.
+        until: Nanos,
+    },
 }
 
 /// The kinds of faults, as they are counted.
@@ -95,11 +105,13 @@ pub enum Kind {
     Slow,
     /// A connection broke.
     Break,
+    /// A disk failed operations: it kept what it had, and said what it did not do.
+    Disk,
 }
 
 impl Kind {
     /// All of them, with their names.
-    pub const ALL: [(Self, &'static str); 14] = [
+    pub const ALL: [(Self, &'static str); 15] = [
         (Self::Kill, "processes killed"),
         (Self::PowerCut, "power cuts"),
         (Self::Stop, "processes stopped"),
@@ -114,6 +126,7 @@ impl Kind {
         (Self::ClientCut, "clients cut off from a node"),
         (Self::Slow, "slow links"),
         (Self::Break, "connections broken"),
+        (Self::Disk, "disks that failed operations"),
     ];
 
     /// Whether it needs more than one node.
@@ -151,7 +164,7 @@ impl Faults {
             .map(|(kind, _)| *kind)
             .filter(|kind| nodes > 1 || !kind.needs_peers());
         let kinds: Vec<Kind> = of_size.filter(|_| !rng.one_in(3)).collect();
-        let interval = [300, 1000, 3000, 8000][rng.index(4)] * MILLI;
+        let interval = [200, 700, 2000, 5000][rng.index(4)] * MILLI;
         Self {
             ended: calm || kinds.is_empty(),
             rng,
@@ -279,6 +292,34 @@ impl Faults {
                 })
             }
             Kind::Break => up.then_some(Stroke::Break { node }),
+            Kind::Disk => Some(Stroke::Disk {
+                node,
+                rule: self.disk_rule(),
+                until,
+            }),
+        }
+    }
+
+    /// One kind of failing operation. Each is told to the process; what a disk destroys without a
+    /// word is the engine's simulation.
+    fn disk_rule(&mut self) -> FaultRule {
+        let fault = [
+            Fault::ReadError,
+            Fault::ReadErrorSticky,
+            Fault::WriteError,
+            Fault::WriteErrorSticky,
+            Fault::SyncError,
+            Fault::NameError,
+            Fault::NoSpace,
+        ][self.rng.index(7)];
+        let often = [1, 10, 100][self.rng.index(3)];
+        let times = self.rng.between(1, 20);
+        let rule = FaultRule::new(fault, often).at_most(times);
+        match self.rng.below(4) {
+            0 => rule.only(FileClass::Log),
+            1 => rule.only(FileClass::Table),
+            2 => rule.only(FileClass::Manifest),
+            _ => rule,
         }
     }
 }

@@ -4,11 +4,14 @@
 //! network does to it is delay (each chunk takes its time, and none overtakes another), slowness,
 //! silence (a direction that is cut holds what was sent until it is mended) and breakage. A broken
 //! connection takes with it what was under way, or delivers it late, after its successor has been
-//! made: so messages are lost, duplicated by those who send them again, and reordered.
+//! made: so messages are lost, duplicated by those who send them again, and reordered. In some runs
+//! a frame comes twice, as from a sender that forgot that it had sent it.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use ringbolt_engine::env::sim::Rng;
+use ringbolt_wire::Kind;
+use ringbolt_wire::frame::{self, Peek};
 
 use super::clock::{MICRO, MILLI, Nanos};
 
@@ -128,18 +131,24 @@ pub struct Net {
     /// Directions that are a hundred times as slow.
     slow: BTreeSet<(Place, Place)>,
     delays: Delays,
+    /// One in so many sends has a frame that comes twice; 0 for none.
+    doubles_one_in: u64,
+    /// Frames that came twice.
+    pub doubled: u64,
     rng: Rng,
 }
 
 impl Net {
     /// A network without connections.
     #[must_use]
-    pub fn new(delays: Delays, rng: Rng) -> Self {
+    pub fn new(delays: Delays, doubles_one_in: u64, rng: Rng) -> Self {
         Self {
             sides: Vec::new(),
             cut: BTreeSet::new(),
             slow: BTreeSet::new(),
             delays,
+            doubles_one_in,
+            doubled: 0,
             rng,
         }
     }
@@ -173,10 +182,11 @@ impl Net {
         };
     }
 
-    /// Mends all directions.
+    /// Mends all directions; nothing comes twice any more.
     pub fn mend(&mut self) {
         self.cut.clear();
         self.slow.clear();
+        self.doubles_one_in = 0;
     }
 
     /// Whether a direction carries nothing.
@@ -239,8 +249,39 @@ impl Net {
             return (Sent::Waits, None);
         }
         let buf = bytes.clone();
+        let bytes = match self.rng.one_in(self.doubles_one_in) {
+            true => self.with_a_double(bytes),
+            false => bytes,
+        };
         let due = self.push(end, now, Chunk::Bytes(bytes));
         (Sent::Taken(buf), due)
+    }
+
+    /// One of the frames again, behind itself or behind all that were sent with it.
+    fn with_a_double(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let mut frames = Vec::new();
+        let mut at = 0;
+        while let Ok(Peek::Frame { len }) = frame::peek(&bytes[at..], u32::MAX) {
+            let kind = frame::open(&bytes[at..at + len]).map(|frame| Kind::from_u8(frame.kind));
+            if let Ok(Ok(kind)) = kind
+                && may_come_twice(kind)
+            {
+                frames.push(at..at + len);
+            }
+            at += len;
+        }
+        if frames.is_empty() || at < bytes.len() {
+            return bytes;
+        }
+        let again = frames.swap_remove(self.rng.index(frames.len()));
+        let at = match self.rng.one_in(2) {
+            true => again.end,
+            false => bytes.len(),
+        };
+        let copy = bytes[again].to_vec();
+        bytes.splice(at..at, copy);
+        self.doubled += 1;
+        bytes
     }
 
     fn push(&mut self, end: End, now: Nanos, chunk: Chunk) -> Option<Nanos> {
@@ -362,6 +403,14 @@ impl Net {
     }
 }
 
+/// A second greeting ends a connection, and answers are told apart by their request already.
+fn may_come_twice(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Get | Kind::MultiGet | Kind::Scan | Kind::Write | Kind::Batch | Kind::PeerBatch
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -376,7 +425,7 @@ mod tests {
             tail_one_in: 4,
             tail: 100_000,
         };
-        Net::new(delays, Rng::new(1))
+        Net::new(delays, 0, Rng::new(1))
     }
 
     fn take_all(net: &mut Net, end: End, now: Nanos) -> (Vec<u8>, bool) {
@@ -444,5 +493,32 @@ mod tests {
         net.send(end, 0, vec![1, 2, 3]);
         net.reset(end, 0, true);
         assert_eq!(take_all(&mut net, other(end), 10 * MILLI), (vec![], true));
+    }
+
+    #[test]
+    fn a_frame_comes_twice_and_a_part_of_one_does_not() {
+        use ringbolt_wire::list::TokensBuf;
+        use ringbolt_wire::message::{ReadLevel, ReadOptions, Request};
+
+        let tokens = TokensBuf::new();
+        let mut frame = Vec::new();
+        let get = Request::Get {
+            keyspace: 0,
+            read: ReadOptions {
+                level: ReadLevel::Linearizable,
+                tokens: tokens.as_tokens(),
+            },
+            key: b"k",
+        };
+        get.encode(7, 100, &mut frame).unwrap();
+        let mut net = net();
+        net.doubles_one_in = 1;
+        let end = net.connect(A, B);
+        let (sent, _) = net.send(end, 0, frame.clone());
+        assert_eq!(sent, Sent::Taken(frame.clone()));
+        net.send(end, 0, frame[1..].to_vec());
+        let expected = [&frame[..], &frame[..], &frame[1..]].concat();
+        assert_eq!(take_all(&mut net, other(end), 10 * MILLI).0, expected);
+        assert_eq!(net.doubled, 1);
     }
 }

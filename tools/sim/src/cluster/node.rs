@@ -20,7 +20,7 @@ use ringbolt::shard::mail::{Parcel, SessionKey};
 use ringbolt::shard::route::PartitionMap;
 use ringbolt::shard::{Port, ReplicaState, Shard, ShardConfig};
 use ringbolt_engine::engine::{Engine, EngineOptions};
-use ringbolt_engine::env::sim::{Rng, SimCore, SimEnv, SimMachine};
+use ringbolt_engine::env::sim::{FaultRule, Rng, SimCore, SimEnv, SimMachine};
 use ringbolt_engine::env::{Env, TaskClass};
 
 use super::clock::{Clock, MICRO, MILLI, Nanos};
@@ -219,11 +219,17 @@ pub struct Node {
     clock: Clock,
     setup: Rc<Setup>,
     rng: Rng,
+    /// What its disk is like where nothing is wrong with it.
+    disk_rules: Vec<FaultRule>,
     /// Which life of its process this is.
     pub life: u64,
     cores: Vec<Core>,
     /// How its process stands.
     pub state: State,
+    /// The disk fails operations.
+    disk_fails: bool,
+    /// It failed some since this process began, or may have.
+    disk_failed: bool,
     /// Turns interrupted for long.
     pub stalls: u64,
     /// Times a mailbox was full.
@@ -234,15 +240,19 @@ impl Node {
     /// A machine on which nothing runs yet.
     #[must_use]
     pub fn new(number: u16, machine: SimMachine, clock: Clock, setup: Rc<Setup>, rng: Rng) -> Self {
+        let disk_rules = machine.options().faults.clone();
         Self {
             number,
             machine,
             clock,
             setup,
             rng,
+            disk_rules,
             life: 0,
             cores: Vec::new(),
             state: State::Down,
+            disk_fails: false,
+            disk_failed: false,
             stalls: 0,
             mailboxes_full: 0,
         }
@@ -267,9 +277,43 @@ impl Node {
             .set_wall_offset_ms(self.clock.wall_offset_ms(now));
     }
 
+    /// From now on the disk fails operations by this rule too.
+    pub fn break_disk(&mut self, rule: FaultRule) {
+        self.disk_fails = true;
+        self.disk_failed = true;
+        let mut rules = self.disk_rules.clone();
+        rules.push(rule);
+        self.machine.store().set_faults(rules);
+    }
+
+    /// The disk is as it was before.
+    pub fn mend_disk(&mut self) {
+        self.disk_fails = false;
+        self.machine.store().set_faults(self.disk_rules.clone());
+        self.machine.store().heal();
+    }
+
+    /// Whether this process has met, or may have met, a disk that failed.
+    #[must_use]
+    pub fn has_reason_to_end(&self) -> bool {
+        self.disk_failed
+    }
+
+    /// Whether a tree has stopped for a disk that works again: only a restart brings its core back.
+    #[must_use]
+    pub fn needs_operator(&self) -> bool {
+        let stopped = |core: &Core| {
+            let shard = core.progress.shard.borrow();
+            let tree = shard.as_ref().map(|shard| shard.engine().tree());
+            tree.is_some_and(|tree| tree.failure().is_some())
+        };
+        self.disk_failed && !self.disk_fails && self.cores.iter().any(stopped)
+    }
+
     /// Starts a process.
     pub fn start(&mut self, now: Nanos) {
         self.life += 1;
+        self.disk_failed = self.disk_fails;
         self.state = State::Booting;
         self.machine
             .set_wall_offset_ms(self.clock.wall_offset_ms(now));

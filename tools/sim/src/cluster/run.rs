@@ -52,7 +52,7 @@ impl Default for Shape {
             nodes: 3,
             cores: (1, 2),
             clients: 5,
-            seconds: 60,
+            seconds: 15,
         }
     }
 }
@@ -74,6 +74,9 @@ pub fn work(shape: &Shape) -> Vec<&'static str> {
         "turns interrupted",
         "connections lost",
         "attempts after the first",
+        "writes sent again",
+        "frames that came twice",
+        "processes that their disk ended",
     ];
     faults.chain(done).collect()
 }
@@ -82,6 +85,20 @@ pub fn work(shape: &Shape) -> Vec<&'static str> {
 #[must_use]
 pub fn run(shape: &Shape, seed: u64, trace: Option<TraceSink>) -> Outcome {
     crate::run::caught(seed, || run_seed(shape, seed, trace))
+}
+
+/// Runs one seed twice: that the second run is another one than the first is a violation too.
+#[must_use]
+pub fn run_twice(shape: &Shape, seed: u64) -> Outcome {
+    let mut once = run(shape, seed, None);
+    let again = run(shape, seed, None);
+    if (once.trace_hash, once.steps) != (again.trace_hash, again.steps) {
+        once.violation = Some(format!(
+            "it does not replay: hash {:016x} after {} events, then {:016x} after {}",
+            once.trace_hash, once.steps, again.trace_hash, again.steps
+        ));
+    }
+    once
 }
 
 fn run_seed(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> Outcome {
@@ -146,18 +163,33 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
         rng.between(1, 3) as u16,
         rng.between(1, 2) as u16,
     );
+    let pause = [2, 20, 100][rng.index(3)] * MILLI;
+    let (patience, grace) = [
+        ((50 * MILLI, 300 * MILLI), 20 * MILLI),
+        ((200 * MILLI, 1_500 * MILLI), 250 * MILLI),
+    ][rng.index(2)];
     let habits = Habits {
-        pause: [2, 20, 100][rng.index(3)] * MILLI,
-        retries: false,
+        pause,
+        patience,
+        grace,
+        reads_most: false,
+        // A first sending that a cut holds back for seconds is done again once the partition has
+        // forgotten its repeat, which takes 1024 later writes: so not where clients hurry.
+        retries: pause >= 20 * MILLI && !rng.one_in(3),
         leader_one_in: [0, 20][rng.index(2)],
         all_one_in: [0, 20][rng.index(2)],
-        stray_one_in: 10,
+        stray_one_in: [3, 10, 30][rng.index(3)],
         cores: most_cores,
     };
     let clients = (0..shape.clients)
         .map(|number| {
             let partitions = keys.partitions(partitions);
-            Client::new(number, nodes, rng.fork(), habits.clone(), partitions)
+            // Whoever writes to a leader that is cut off waits for it; readers go on reading.
+            let habits = Habits {
+                reads_most: rng.one_in(3),
+                ..habits.clone()
+            };
+            Client::new(number, nodes, rng.fork(), habits, partitions)
         })
         .collect();
     let delays = [
@@ -180,7 +212,8 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
             tail: 400 * MILLI,
         },
     ][rng.index(3)];
-    let net = Net::new(delays, rng.fork());
+    let doubles_one_in = [0, 0, 20, 200][rng.index(4)];
+    let net = Net::new(delays, doubles_one_in, rng.fork());
     let faults = Faults::new(rng.fork(), nodes, shape.clients, rng.one_in(16));
     let parts = Parts {
         nodes: built,
@@ -360,6 +393,8 @@ fn tally(world: &World) -> Tally {
             tally.add(name, count);
         }
     }
+    tally.add("frames that came twice", world.net.doubled);
+    tally.add("processes that their disk ended", world.ended_by_disk);
     for node in &world.nodes {
         tally.faults.merge(&node.machine().counts());
         tally.add("turns interrupted", node.stalls);
@@ -367,6 +402,7 @@ fn tally(world: &World) -> Tally {
     }
     for client in &world.clients {
         tally.add("attempts after the first", client.met.retries);
+        tally.add("writes sent again", client.met.repeats);
         tally.add("connections made", client.met.connections);
         tally.add("connections lost", client.met.lost);
         for (error, &count) in &client.met.errors {

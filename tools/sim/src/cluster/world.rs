@@ -139,7 +139,8 @@ pub struct World {
     pub events: u64,
     /// All nodes.
     pub nodes: Vec<Node>,
-    net: Net,
+    /// What joins them.
+    pub net: Net,
     /// All clients.
     pub clients: Vec<Client>,
     keys: Keys,
@@ -149,6 +150,8 @@ pub struct World {
     pub faults: Faults,
     /// Which node led a partition in a term.
     pub leaders: BTreeMap<(u16, u64), u16>,
+    /// Processes that ended because their disk failed.
+    pub ended_by_disk: u64,
     /// Replicas that were found to hold the same as another one.
     pub agreed: u64,
     trace: Rc<Trace>,
@@ -186,6 +189,7 @@ impl World {
             history,
             faults,
             leaders: BTreeMap::new(),
+            ended_by_disk: 0,
             agreed: 0,
             trace,
             told_time: Rc::default(),
@@ -332,6 +336,11 @@ impl World {
             Ok(turned) => turned,
             Err(why) => {
                 self.say(|| format!("node {} ends: {why}", node + 1), 0);
+                if self.nodes[usize::from(node)].has_reason_to_end() {
+                    self.ended_by_disk += 1;
+                    self.end_process(node, false);
+                    return Ok(());
+                }
                 return Err(format!("node {} ended by itself: {why}", node + 1));
             }
         };
@@ -350,6 +359,12 @@ impl World {
         }
         if turned.next != super::node::NEVER {
             self.wake_core(node, core);
+        }
+        if self.nodes[usize::from(node)].needs_operator() {
+            self.say(|| format!("node {} is started anew", node + 1), 10);
+            self.ended_by_disk += 1;
+            self.end_process(node, false);
+            return Ok(());
         }
         if self.nodes[usize::from(node)].is_closed() {
             self.say(|| format!("node {} has stopped", node + 1), 0);
@@ -654,6 +669,10 @@ impl World {
                     self.break_connection(end);
                 }
             }
+            Stroke::Disk { node, rule, until } => {
+                self.nodes[usize::from(node)].break_disk(rule);
+                self.at(until, Event::Relief(stroke));
+            }
         }
     }
 
@@ -682,6 +701,7 @@ impl World {
                     self.net.set_slow(from, to, false);
                 }
             }
+            Stroke::Disk { node, .. } => self.nodes[usize::from(node)].mend_disk(),
             _ => {}
         }
     }
@@ -700,8 +720,8 @@ impl World {
         self.faults.end();
         self.net.mend();
         self.look_everywhere();
-        for node in &self.nodes {
-            node.machine().store().set_faults(Vec::new());
+        for node in &mut self.nodes {
+            node.mend_disk();
         }
     }
 

@@ -167,11 +167,6 @@ pub fn check(steps: &[Step]) -> Verdict {
 }
 
 fn without_unobservable(steps: &[Step]) -> Vec<Step> {
-    let vague = steps.iter().any(|step| match step.action {
-        Action::Changed(guard, _, _) => guard == Guard::Present && !step.in_doubt(),
-        Action::Refused(guard) => guard != Guard::Present,
-        Action::Saw(_) => false,
-    });
     let seen: HashSet<i64> = steps
         .iter()
         .filter_map(|step| match step.action {
@@ -181,6 +176,15 @@ fn without_unobservable(steps: &[Step]) -> Vec<Step> {
             _ => None,
         })
         .collect();
+    let vague = steps.iter().any(|step| match step.action {
+        // One in doubt has to find a place only if its content was seen.
+        Action::Changed(Guard::Present, Change::Put(value), _) if step.in_doubt() => {
+            seen.contains(&value)
+        }
+        Action::Changed(guard, _, _) => guard == Guard::Present && !step.in_doubt(),
+        Action::Refused(guard) => guard != Guard::Present,
+        Action::Saw(_) => false,
+    });
     // Only among puts is a content somebody's own.
     let counter = steps
         .iter()

@@ -6,7 +6,7 @@
 //!
 //! 1. an index of a partition has one term and one content, and terms rise with indexes: no entry
 //!    that was read or acknowledged was ever replaced;
-//! 2. a partition's time rises with its indexes;
+//! 2. a partition's time rises with its indexes, and a write is one entry, however often it is sent;
 //! 3. a read finds, of each key, no version beyond its token, and none older than the newest one up
 //!    to the position it had to see;
 //! 4. a conditional write's entry follows the version it named, with no other between them;
@@ -73,6 +73,8 @@ pub(super) fn check(history: &History, slack_ns: u64) -> Result<(), String> {
 struct Order {
     partitions: BTreeMap<PartitionId, Partition>,
     versions: BTreeMap<KeyId, BTreeMap<u64, Known>>,
+    /// The version with each content, which only one write had.
+    writes: BTreeMap<(KeyId, i64), u64>,
     /// Keys that may have been deleted by a write whose entry is not known.
     vanishing: std::collections::BTreeSet<KeyId>,
 }
@@ -101,11 +103,23 @@ impl Order {
 
     fn version(&mut self, key: KeyId, index: u64, known: Known) -> Result<(), String> {
         match self.versions.entry(key).or_default().insert(index, known) {
-            Some(before) if before != known => Err(format!(
-                "version {index} of key {key} was {before:?} once and {known:?} another time"
-            )),
-            _ => Ok(()),
+            Some(before) if before != known => {
+                return Err(format!(
+                    "version {index} of key {key} was {before:?} once and {known:?} another time"
+                ));
+            }
+            _ => {}
         }
+        if let Known::Value(value) = known {
+            let first = *self.writes.entry((key, value)).or_insert(index);
+            if first != index {
+                return Err(format!(
+                    "key {key} had {value} as version {first} and again as version {index}: its \
+                     write was done twice"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn cell(&mut self, history: &History, key: KeyId, cell: &Cell) -> Result<(), String> {

@@ -151,6 +151,19 @@ fn existence_alone_may_rest_on_a_write_never_seen() {
     assert!(verdict(steps));
 }
 
+/// As a checker that had left the first put out thought it impossible.
+#[test]
+fn a_guard_in_doubt_may_rest_on_a_write_never_seen() {
+    let guarded = step(
+        2,
+        NEVER,
+        Action::Changed(Guard::Present, Change::Put(2), None),
+    );
+    let seen = || saw(5, 6, Some(2));
+    assert!(verdict(vec![put(0, NEVER, 1), guarded, seen()]));
+    assert!(!verdict(vec![guarded, seen()]));
+}
+
 #[test]
 fn a_refusal_may_rest_on_a_write_never_seen() {
     let is = Guard::Is {

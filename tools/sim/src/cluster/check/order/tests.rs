@@ -261,3 +261,13 @@ fn a_page_shows_a_batch_whole() {
     let said = check(&page(None), 0).expect_err("found nothing");
     assert!(said.contains("half a batch"), "{said}");
 }
+
+#[test]
+fn a_write_is_done_once() {
+    let operations = vec![
+        wrote(1, 1, 10, token(1, 5)),
+        wrote(2, 3, 11, token(1, 6)),
+        read(1, 8, LINEAR, vec![], token(1, 7), Some((10, 7, 1))),
+    ];
+    refused(operations, "done twice");
+}
