@@ -5,6 +5,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod node;
+pub mod planted;
 pub mod replica;
 pub mod runtime;
 pub mod shard;

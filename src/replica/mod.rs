@@ -26,6 +26,8 @@ use ringbolt_engine::entry::{Effect, EntryHead, LogId, PartitionId};
 use ringbolt_engine::log::{RecoveredReplica, decode_payload_trusted, encode_payload};
 use ringbolt_engine::terms::Terms;
 
+use crate::planted::{self, Bug};
+
 mod lease;
 mod membership;
 mod store;
@@ -317,7 +319,8 @@ impl Replica {
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
         );
         // Whatever it promised a leader before it was restarted still holds.
-        if is_vote && self.ticks <= ELECTION_TICKS_MIN as u32 {
+        let promised = self.ticks <= ELECTION_TICKS_MIN as u32;
+        if is_vote && promised && !planted::is(Bug::PromiseForgotten) {
             return;
         }
         if message.msg_type == MessageType::MsgTimeoutNow && self.is_restoring() {
@@ -645,7 +648,8 @@ impl Replica {
         raft.state == StateRole::Leader
             && raft.lead_transferee.is_none()
             && self.opening.is_some_and(|opening| {
-                opening.term == raft.term && self.applied.index >= opening.index
+                opening.term == raft.term
+                    && (self.applied.index >= opening.index || planted::is(Bug::ServesTooEarly))
             })
     }
 
@@ -760,7 +764,10 @@ impl Replica {
     /// The time the next entry would carry.
     #[must_use]
     pub fn next_time_ms(&self, now_ms: u64) -> u64 {
-        self.time_ms.max(now_ms)
+        match planted::is(Bug::TimeGoesBack) {
+            true => now_ms,
+            false => self.time_ms.max(now_ms),
+        }
     }
 
     /// Gives this turn's proposals to the `raft` crate, as one.

@@ -29,6 +29,7 @@ use super::signal::Signal;
 use super::write::not_leader;
 use super::{Inner, micros};
 use crate::cluster::NodeId;
+use crate::planted::{self, Bug};
 use crate::replica::{
     Membership, Outgoing, Replica, TICK, Vote, Work, from_payload, node_of, payload_of,
 };
@@ -155,13 +156,19 @@ impl<E: Env> Inner<E> {
         if work.role_changed {
             self.role_changed(partition);
         }
+        let mut later = work.messages_later;
+        if planted::is(Bug::FollowerAnswersTooEarly) {
+            for outgoing in std::mem::take(&mut later) {
+                self.send_raft(partition, outgoing);
+            }
+        }
         let rest = Unlogged {
             partition,
             number: work.number,
             vote: work.vote,
             append: work.append,
             membership: None,
-            messages: work.messages_later,
+            messages: later,
         };
         if let Some(snapshot) = work.snapshot {
             return self.install(partition, snapshot, rest);
@@ -196,7 +203,7 @@ impl<E: Env> Inner<E> {
         let mut last: Option<RecordRef> = None;
         let mut replicas = self.replicas.borrow_mut();
         let replica = replicas.get_mut(usize::from(partition))?.as_mut()?;
-        if let Some(vote) = work.vote {
+        if let Some(vote) = work.vote.filter(|_| !planted::is(Bug::VoteNotLogged)) {
             let hard = HardState {
                 replica_id: replica.id(),
                 term: vote.term,
@@ -272,7 +279,7 @@ impl<E: Env> Inner<E> {
     /// Queues work until the partition's newest record is durable.
     fn await_durable(self: &Rc<Self>, work: Unlogged) {
         let group = self.logged.borrow()[usize::from(work.partition)];
-        if group <= self.durable.get() {
+        if group <= self.durable.get() || planted::is(Bug::DurableTooEarly) {
             return self.became_durable(work.partition, work.number, work.messages);
         }
         self.awaiting.borrow_mut().push(Awaiting {
@@ -373,7 +380,12 @@ impl<E: Env> Inner<E> {
             {
                 return;
             }
-            self.engine.apply(&head, effects);
+            let skipped = planted::is(Bug::EffectsSkipped)
+                && id.index.is_multiple_of(16)
+                && self.with_replica(partition, |replica| replica.leads()) == Some(false);
+            if !skipped {
+                self.engine.apply(&head, effects);
+            }
             if head.client != 0 {
                 self.result_applied(&head, effects);
             }

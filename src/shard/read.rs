@@ -36,6 +36,7 @@ use super::reply::{Refusal, meta, token};
 use super::trace::Wait;
 use super::write::not_leader;
 use super::{Deferred, Inner, micros};
+use crate::planted::{self, Bug};
 
 /// What a read from memory came to.
 enum Glance {
@@ -74,13 +75,16 @@ impl<E: Env> Inner<E> {
             return Err(not_leader(partition, None));
         };
         match level {
-            ReadLevel::Linearizable | ReadLevel::Strict if !replica.serves() => {
+            ReadLevel::Linearizable | ReadLevel::Strict
+                if !replica.serves() && !planted::is(Bug::FollowerReads) =>
+            {
                 return Err(not_leader(partition, Some(replica)));
             }
             ReadLevel::Stale { max_age_ms } => {
                 // As for a lease, the clock is read now: the process may have been paused.
                 let age = replica.age(self.env.now());
-                if age > Duration::from_millis(u64::from(max_age_ms)) {
+                let bound = Duration::from_millis(u64::from(max_age_ms));
+                if age > bound && !planted::is(Bug::AgeIgnored) {
                     let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
                     return Err(Refusal {
                         detail: age_ms,
@@ -107,12 +111,19 @@ impl<E: Env> Inner<E> {
             ReadLevel::Linearizable => true,
             ReadLevel::Strict => false,
         };
+        if planted::is(Bug::LeaseIgnored) || planted::is(Bug::FollowerReads) {
+            return true;
+        }
+        let now = || match planted::is(Bug::LeaseByOldClock) {
+            true => self.clock.get().now,
+            false => self.env.now(),
+        };
         let replicas = self.replicas.borrow();
         let Some(Some(replica)) = replicas.get(usize::from(partition)) else {
             return false;
         };
         // The clock is read now, not taken from the turn: the process may have been paused since.
-        replica.is_alone() && replica.serves() || by_lease && replica.has_lease(self.env.now())
+        replica.is_alone() && replica.serves() || by_lease && replica.has_lease(now())
     }
 
     /// Sees to it that reads just made may be answered.
@@ -146,6 +157,7 @@ impl<E: Env> Inner<E> {
         applied: Token,
     ) -> Result<Option<u64>, Refusal> {
         let wanted = match read.level {
+            ReadLevel::Session if planted::is(Bug::TokenIgnored) => None,
             ReadLevel::Session => {
                 let mut highest = None;
                 for token in read.tokens.iter().filter(|t| t.partition == partition) {
@@ -154,7 +166,7 @@ impl<E: Env> Inner<E> {
                 }
                 highest
             }
-            _ if origin.settled => None,
+            _ if origin.settled || planted::is(Bug::CommitNotAwaited) => None,
             ReadLevel::Linearizable | ReadLevel::Strict => {
                 self.with_replica(partition, |replica| replica.commit())
             }
@@ -330,13 +342,20 @@ impl<E: Env> Inner<E> {
             Ok(view) => view,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
+        let early = planted::is(Bug::LeaseCheckedTooEarly);
+        if early && let Err(refusal) = self.prove_reads([partition], level).await {
+            return self.refuse(&origin, &refusal);
+        }
         let found = self.engine.tree().get(row_key, at).await;
         origin.trace.mark(Wait::Disk, self.now_us());
         let found = match found {
             Ok(found) => found,
             Err(error) => return self.refuse(&origin, &Refusal::from(error)),
         };
-        let proven = self.prove_reads([partition], level).await;
+        let proven = match early {
+            true => Ok(()),
+            false => self.prove_reads([partition], level).await,
+        };
         let now = self.env.now();
         origin.trace.mark(Wait::Proof, micros(now));
         if let Some(parts) = split_row_key(row_key) {

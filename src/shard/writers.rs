@@ -41,6 +41,7 @@ use super::Inner;
 use super::mail::Origin;
 use super::pending::{KeyHashes, Outcome, Pending};
 use super::reply::Refusal;
+use crate::planted::{self, Bug};
 
 /// Results of a partition that are remembered.
 pub(super) const RESULTS_KEPT: usize = 1024;
@@ -297,6 +298,9 @@ impl Writers {
     }
 
     fn find(&self, options: &WriteOptions, term: u64, now: Duration) -> Known {
+        if planted::is(Bug::RepeatDoneAgain) {
+            return Known::New;
+        }
         let pair = (options.client, options.sequence);
         if let Some(slot) = self.slots.get(&pair)
             && let Some(Some(record)) = self.ring.get(usize::from(*slot))

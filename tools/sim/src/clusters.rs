@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use ringbolt_sim::cluster::run::{Shape, run as run_seed, work};
+use ringbolt_sim::cluster::run::{Shape, run as run_seed, run_twice, work};
 use ringbolt_sim::report::Tally;
 use ringbolt_sim::slice::run_seeds;
 use serde_json::json;
@@ -25,7 +25,7 @@ struct ShapeArgs {
     #[arg(long, default_value_t = 5)]
     clients: u16,
     /// Simulated seconds of work under faults
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 15)]
     seconds: u64,
 }
 
@@ -58,6 +58,9 @@ pub struct Args {
     /// Stop once so many seeds have failed
     #[arg(long, default_value_t = 1)]
     failures: usize,
+    /// Run each seed twice: both runs must be the same to the last event
+    #[arg(long)]
+    twice: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -73,6 +76,19 @@ pub struct ReplayArgs {
     /// Print everything that happens
     #[arg(long)]
     trace: bool,
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+/// Arguments of `cluster-bugs`.
+#[derive(Debug, clap::Args)]
+pub struct BugsArgs {
+    /// Seeds to try for each bug, at most
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// Only this bug
+    #[arg(long)]
+    bug: Option<String>,
     #[command(flatten)]
     shape: ShapeArgs,
 }
@@ -101,7 +117,10 @@ pub fn run(args: &Args) -> ExitCode {
     let began = Instant::now();
     let mut done = 0_u64;
     let slice = run_seeds(
-        |seed| run_seed(&shape, seed, None),
+        |seed| match args.twice {
+            true => run_twice(&shape, seed),
+            false => run_seed(&shape, seed, None),
+        },
         args.start..,
         count,
         jobs,
@@ -197,4 +216,54 @@ pub fn replay(args: &ReplayArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// As much of a violation as a table shows.
+#[cfg(feature = "planted-bugs")]
+const BRIEF_CHARS: usize = 120;
+
+/// Plants one bug after the other.
+#[cfg(feature = "planted-bugs")]
+pub fn bugs(args: &BugsArgs) -> ExitCode {
+    use ringbolt::planted::Bug;
+    let name = |bug: &Bug| format!("{bug:?}");
+    let only = args.bug.as_deref();
+    let wanted = |bug: &Bug| only.is_none_or(|only| only.eq_ignore_ascii_case(&name(bug)));
+    let all: Vec<Bug> = Bug::ALL.into_iter().filter(wanted).collect();
+    if all.is_empty() {
+        let names: Vec<String> = Bug::ALL.iter().map(name).collect();
+        eprintln!("no such bug; there are: {}", names.join(", "));
+        return ExitCode::from(2);
+    }
+    let shape = args.shape.shape();
+    let mut missed = 0;
+    for bug in all {
+        let search = ringbolt_sim::cluster::bugs::search(&shape, bug, args.seeds);
+        match search.found {
+            Some(outcome) => {
+                let violation = outcome.violation.unwrap_or_default();
+                let brief: String = violation.chars().take(BRIEF_CHARS).collect();
+                let brief = brief.replace('\n', " ");
+                println!("{:<24} seed {:>4}: {brief}", name(&bug), outcome.seed);
+            }
+            None => {
+                missed += 1;
+                println!("{:<24} NOT FOUND in {} seeds", name(&bug), search.seeds);
+            }
+        }
+    }
+    match missed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Says how to build with planted bugs.
+#[cfg(not(feature = "planted-bugs"))]
+pub fn bugs(_args: &BugsArgs) -> ExitCode {
+    eprintln!(
+        "this build has no planted bugs; run:\n  \
+         cargo run -p ringbolt-sim --release --features planted-bugs -- cluster-bugs"
+    );
+    ExitCode::from(2)
 }

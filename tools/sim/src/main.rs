@@ -18,7 +18,9 @@ const EXAMPLES: &str = "Examples:
   ringbolt-sim replay 4711                  every event of one seed, and its hash
   ringbolt-sim cluster --seeds 300          whole clusters: nodes, network, clocks, clients
   ringbolt-sim cluster-replay 4711 --trace  every event of one seed of it, and its hash
-  ringbolt-sim bugs                         finds each planted bug
+  ringbolt-sim cluster --twice              a hundred seeds replay to the last event
+  ringbolt-sim bugs                         finds each planted bug of the engine,
+  ringbolt-sim cluster-bugs                 and of the server
                                             (cargo run -p ringbolt-sim --release
                                              --features planted-bugs -- bugs)
 
@@ -53,6 +55,8 @@ enum Command {
     Cluster(clusters::Args),
     /// Runs one seed of the cluster simulation again
     ClusterReplay(clusters::ReplayArgs),
+    /// Plants one bug of the cluster after the other and shows which seed finds it
+    ClusterBugs(clusters::BugsArgs),
     /// Plants one bug after the other and shows which seed finds it
     Bugs {
         /// Seeds to try for each bug, at most
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
         }
         Command::Cluster(args) => clusters::run(&args),
         Command::ClusterReplay(args) => clusters::replay(&args),
+        Command::ClusterBugs(args) => clusters::bugs(&args),
         Command::Bugs { seeds, bug } => bugs(seeds, bug.as_deref()),
     }
 }

@@ -7,6 +7,8 @@
 //!
 //! A *seed* decides everything, so it replays to the same [hash](crate::run::Outcome::trace_hash).
 
+#[cfg(feature = "planted-bugs")]
+pub mod bugs;
 pub mod check;
 pub mod client;
 pub mod clock;

@@ -1,0 +1,90 @@
+//! Bugs planted in the shard and its replicas on purpose, to prove that the cluster simulation finds
+//! such bugs: the cluster's part of `ringbolt_engine::planted`.
+//!
+//! Without the cargo feature `planted-bugs` every switch is the constant `false` and the compiler
+//! removes what it guards. With it, [`plant`] turns one bug on for the current thread;
+//! `ringbolt-sim cluster-bugs` then runs seeds until one fails.
+
+/// A bug that can be planted. Each stands for a class of real ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bug {
+    /// What was given to the log counts as durable at once.
+    DurableTooEarly,
+    /// A follower answers before what it answers for is durable.
+    FollowerAnswersTooEarly,
+    /// A vote or a new term is not logged.
+    VoteNotLogged,
+    /// A replica that was restarted votes at once, whatever it promised a leader before.
+    PromiseForgotten,
+    /// A leader reads without asking whether it still leads.
+    LeaseIgnored,
+    /// The lease is checked before the value is read from the disk, not after it.
+    LeaseCheckedTooEarly,
+    /// The lease is checked by the clock of the turn's beginning.
+    LeaseByOldClock,
+    /// A leader serves before an entry of its own term is applied.
+    ServesTooEarly,
+    /// Any replica serves linearizable reads.
+    FollowerReads,
+    /// A session read does not wait for what its token names.
+    TokenIgnored,
+    /// A stale read is served however old the replica is.
+    AgeIgnored,
+    /// An entry's time is the leader's clock, though the partition's time is ahead of it.
+    TimeGoesBack,
+    /// A write is acknowledged once its leader has it.
+    AcknowledgedByLeader,
+    /// A follower leaves out what an entry does, now and then.
+    EffectsSkipped,
+    /// A leader reads what it has applied, though more is committed.
+    CommitNotAwaited,
+    /// A write that is sent again is done again.
+    RepeatDoneAgain,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::DurableTooEarly,
+        Self::FollowerAnswersTooEarly,
+        Self::VoteNotLogged,
+        Self::PromiseForgotten,
+        Self::LeaseIgnored,
+        Self::LeaseCheckedTooEarly,
+        Self::LeaseByOldClock,
+        Self::ServesTooEarly,
+        Self::FollowerReads,
+        Self::TokenIgnored,
+        Self::AgeIgnored,
+        Self::TimeGoesBack,
+        Self::AcknowledgedByLeader,
+        Self::EffectsSkipped,
+        Self::CommitNotAwaited,
+        Self::RepeatDoneAgain,
+    ];
+}
+
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Turns one bug on for this thread, or all off.
+#[cfg(feature = "planted-bugs")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether this bug is planted.
+#[cfg(feature = "planted-bugs")]
+pub fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether this bug is planted: never, in this build.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn is(bug: Bug) -> bool {
+    let _ = bug;
+    false
+}
