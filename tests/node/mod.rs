@@ -4,6 +4,7 @@ mod admin;
 mod cluster;
 mod crash;
 mod disk_full;
+mod faults;
 mod input;
 mod lifecycle;
 mod rejoin;
