@@ -68,6 +68,15 @@ impl Terms {
         }
     }
 
+    /// The term of the entry that was applied at `index`; `None` if it is older than the terms that
+    /// are known. Only for what was applied.
+    #[must_use]
+    pub fn of_index(&self, index: u64) -> Option<u64> {
+        let later = self.firsts.partition_point(|first| first.index <= index);
+        let stands = self.firsts.get(later.checked_sub(1)?)?;
+        Some(stands.term)
+    }
+
     /// Whether it is certain that no entry `id` stands, or ever will, in the history that has come
     /// as far as `applied`. What is older than the terms that are known, and what may yet come, is
     /// not certain.
@@ -109,6 +118,10 @@ mod tests {
         for (term, index) in [(1, 4), (2, 3), (2, 8), (3, 8), (5, 7), (4, 10), (1, 100)] {
             assert!(terms.is_lost(id(term, index), applied), "{term} {index}");
         }
+        for (index, term) in [(1, 1), (3, 1), (4, 2), (7, 2), (8, 5), (9, 5)] {
+            assert_eq!(terms.of_index(index), Some(term), "{index}");
+        }
+        assert_eq!(Terms::of(vec![id(5, 8)]).of_index(7), None);
         // It may come yet.
         assert!(!terms.is_lost(id(5, 10), applied));
         assert!(!terms.is_lost(id(6, 10), applied));

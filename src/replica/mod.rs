@@ -41,6 +41,8 @@ pub use membership::{
 };
 use store::{EntryStore, id_of};
 
+pub use store::OldRead;
+
 /// How often [`Replica::tick`] is to be called. Never more often, also not to make up for a pause:
 /// a follower's promise to a leader is counted in ticks.
 pub const TICK: Duration = Duration::from_millis(50);
@@ -49,11 +51,9 @@ pub const ELECTION_TICKS_MIN: usize = 6;
 /// Ticks before which it will have begun.
 const ELECTION_TICKS_MAX: usize = 12;
 /// Bytes of entries in one message.
-const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+pub const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Messages with entries that a follower may not have answered.
 const MESSAGES_IN_FLIGHT_MAX: usize = 256;
-/// Bytes of applied entries kept in memory for followers a little behind.
-const KEPT_BYTES: usize = 256 << 10;
 /// Entries that a member may lack and still count as caught up.
 const NEARLY: u64 = 64;
 /// How long a leader that is not the preferred one waits before it hands over.
@@ -121,6 +121,8 @@ pub struct Start {
     pub voters: Vec<u64>,
     /// Whether this replica should lead if it can.
     pub preferred: Option<u64>,
+    /// Bytes of applied entries kept in memory for followers a little behind.
+    pub kept_bytes: usize,
 }
 
 /// One partition's replica. Lives on exactly one core.
@@ -129,11 +131,11 @@ pub struct Replica {
     raft: RawNode<EntryStore>,
     /// The replica that should lead if it can.
     preferred: Option<u64>,
+    kept_bytes: usize,
     /// This turn's proposals, numbered, not yet with the `raft` crate.
     batch: Vec<Entry>,
     membership: Membership,
     applied: LogId,
-    terms: Terms,
     /// The partition's time at the last entry applied.
     applied_time_ms: u64,
     /// The partition's time at the last entry proposed.
@@ -208,7 +210,7 @@ impl Replica {
             };
             hard.commit = found.hard.commit.min(found.last.index).max(applied.index);
         }
-        let mut store = EntryStore::new(applied, hard, membership.conf.clone());
+        let mut store = EntryStore::new(id, applied, hard, membership.conf.clone());
         let tail: Vec<Entry> = found
             .map_or(&[][..], |found| &found.tail)
             .iter()
@@ -260,7 +262,7 @@ impl Replica {
             batch: Vec::new(),
             membership,
             applied,
-            terms: Terms::default(),
+            kept_bytes: start.kept_bytes,
             applied_time_ms,
             time_ms: applied_time_ms,
             opening: None,
@@ -447,7 +449,7 @@ impl Replica {
             "applied out of order"
         );
         self.applied = head.id;
-        self.terms.note(head.id);
+        self.raft.mut_store().note_term(head.id);
         self.applied_time_ms = self.applied_time_ms.max(head.time_ms);
     }
 
@@ -459,7 +461,7 @@ impl Replica {
         let kept = if self.is_alone() || forgets {
             0
         } else {
-            KEPT_BYTES
+            self.kept_bytes
         };
         self.raft.mut_store().applied(self.applied, kept);
         self.note_freshness();
@@ -533,6 +535,37 @@ impl Replica {
             SnapshotStatus::Failure
         };
         self.raft.report_snapshot(peer, status);
+    }
+
+    /// What is to be read from the log for followers that are far behind. Each is answered by
+    /// [`Replica::old_read`] or [`Replica::log_begins`].
+    pub fn take_old_reads(&mut self) -> Vec<OldRead> {
+        self.raft.store().take_wanted()
+    }
+
+    /// Entries of the log that were asked for, the first of them at least.
+    pub fn old_read(&mut self, read: OldRead, entries: Vec<(LogId, Vec<u8>)>) {
+        if read.replica != self.id() {
+            return;
+        }
+        self.flush_batch();
+        let partition = self.partition;
+        let entries = entries
+            .into_iter()
+            .map(|(id, payload)| from_payload(partition, id, payload));
+        self.raft.mut_store().set_old(entries.collect());
+        self.raft.on_entries_fetched(read.context);
+        self.raft.mut_store().set_old(Vec::new());
+    }
+
+    /// The log has nothing before `first`, or cannot be read there: who needs it gets a snapshot.
+    pub fn log_begins(&mut self, read: OldRead, first: u64) {
+        if read.replica != self.id() {
+            return;
+        }
+        self.flush_batch();
+        self.raft.mut_store().log_begins(first.max(read.after + 2));
+        self.raft.on_entries_fetched(read.context);
     }
 
     /// What has to be done now, if anything. `now` is this node's monotonic clock.
@@ -694,13 +727,13 @@ impl Replica {
 
     /// Takes over where the terms of what is applied begin, as the tree has noted.
     pub fn set_terms(&mut self, terms: Terms) {
-        self.terms = terms;
+        self.raft.mut_store().set_terms(terms);
     }
 
     /// Whether an entry was discarded: another one stands in its place, or its term is over.
     #[must_use]
     pub fn is_lost(&self, id: LogId) -> bool {
-        self.terms.is_lost(id, self.applied)
+        self.raft.store().terms().is_lost(id, self.applied)
     }
 
     /// The highest index known to be committed.

@@ -2,13 +2,32 @@
 //!
 //! Entries are added when they are handed to the shard's log, which makes them durable; they stay
 //! here until they are applied, and beyond that as far as a budget allows, so that followers a
-//! little behind are served from memory. One that is further behind gets a snapshot.
+//! little behind are served from memory. For one that is further behind the crate is told to wait:
+//! what it asked for becomes an [`OldRead`] of the shard's log, which the crate takes up again once it
+//! is answered. A follower that is further behind than the log gets a snapshot.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use raft::prelude::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 use ringbolt_engine::entry::LogId;
+use ringbolt_engine::terms::Terms;
+
+/// Reads of the log that one partition may wait for: what is asked for beyond is asked for again.
+const OLD_READS_MAX: usize = 4;
+
+/// Entries that are wanted for a follower, and are in the log only.
+#[derive(Debug)]
+pub struct OldRead {
+    /// The replica that wants them.
+    pub(super) replica: u64,
+    pub(super) context: GetEntriesContext,
+    /// The last index before them.
+    pub after: u64,
+    /// The last index of them that is not in memory either.
+    pub upto: u64,
+}
 
 /// What an entry costs beside its bytes, in bytes.
 const ENTRY_OVERHEAD: usize = 128;
@@ -25,11 +44,21 @@ pub(super) struct EntryStore {
     conf: ConfState,
     /// The snapshot to offer: what is applied.
     applied: LogId,
+    /// Where the terms of what is applied begin.
+    terms: Terms,
+    /// The least index that the log may still have, of what is not here.
+    log_first: Option<u64>,
+    /// A run of entries that was read from the log, while the crate takes it.
+    old: Vec<Entry>,
+    /// What the crate waits for.
+    wanted: RefCell<Vec<OldRead>>,
+    replica: u64,
 }
 
 impl EntryStore {
-    pub(super) fn new(applied: LogId, hard: HardState, conf: ConfState) -> Self {
+    pub(super) fn new(replica: u64, applied: LogId, hard: HardState, conf: ConfState) -> Self {
         Self {
+            replica,
             truncated: applied,
             hard,
             conf,
@@ -68,6 +97,67 @@ impl EntryStore {
         self.truncated = id;
         self.applied = id;
         self.conf = conf;
+        self.terms = Terms::default();
+        self.log_first = None;
+        self.wanted.borrow_mut().clear();
+    }
+
+    /// Takes over where the terms of what is applied begin. From now on the log is believed to have
+    /// what is not here, until a read of it says otherwise.
+    pub(super) fn set_terms(&mut self, terms: Terms) {
+        self.terms = terms;
+        self.log_first = Some(1);
+    }
+
+    /// Where the terms of what is applied begin.
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The next entry in order is applied.
+    pub(super) fn note_term(&mut self, id: LogId) {
+        self.terms.note(id);
+    }
+
+    /// What is to be read from the log.
+    pub(super) fn take_wanted(&self) -> Vec<OldRead> {
+        self.wanted.take()
+    }
+
+    /// The run of entries that the crate is about to ask for again.
+    pub(super) fn set_old(&mut self, old: Vec<Entry>) {
+        self.old = old;
+    }
+
+    /// The log begins with entry `first`.
+    pub(super) fn log_begins(&mut self, first: u64) {
+        self.log_first = self.log_first.map(|known| known.max(first));
+    }
+
+    /// Old entries, as far as they were read: what is missing is wanted.
+    fn old_entries(&self, low: u64, max: u64, context: GetEntriesContext) -> Result<Vec<Entry>> {
+        let run = self
+            .old
+            .first()
+            .and_then(|first| low.checked_sub(first.index));
+        if let Some(found) = run.and_then(|at| self.old.get(at as usize..))
+            && !found.is_empty()
+        {
+            return Ok(limited(found.iter(), max));
+        }
+        if !context.can_async() || self.log_first.is_none_or(|first| low < first) {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        let mut wanted = self.wanted.borrow_mut();
+        if wanted.len() < OLD_READS_MAX {
+            wanted.push(OldRead {
+                replica: self.replica,
+                context,
+                after: low - 1,
+                upto: self.truncated.index,
+            });
+        }
+        Err(Error::Store(StorageError::LogTemporarilyUnavailable))
     }
 
     /// Notes what is applied, and forgets the oldest entries beyond `budget` bytes.
@@ -113,6 +203,20 @@ fn cost(entry: &Entry) -> usize {
     entry.data.len() + entry.context.len() + ENTRY_OVERHEAD
 }
 
+/// Clones of entries, up to `max` bytes of them but one at least.
+fn limited<'a>(entries: impl Iterator<Item = &'a Entry>, max: u64) -> Vec<Entry> {
+    let mut bytes = 0;
+    let mut found = Vec::with_capacity(entries.size_hint().0);
+    for entry in entries {
+        bytes += cost(entry) as u64;
+        if bytes > max && !found.is_empty() {
+            break;
+        }
+        found.push(entry.clone());
+    }
+    found
+}
+
 impl Storage for EntryStore {
     fn initial_state(&self) -> Result<RaftState> {
         Ok(RaftState::new(self.hard.clone(), self.conf.clone()))
@@ -123,32 +227,27 @@ impl Storage for EntryStore {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> Result<Vec<Entry>> {
-        if low <= self.truncated.index {
-            return Err(Error::Store(StorageError::Compacted));
-        }
         let max = max_size.into().unwrap_or(u64::MAX);
+        if low <= self.truncated.index {
+            return self.old_entries(low, max, context);
+        }
         let start = (low - self.truncated.index - 1) as usize;
         let end = (high - self.truncated.index - 1) as usize;
-        let mut bytes = 0;
-        let mut found = Vec::with_capacity(end - start);
-        for entry in self.entries.range(start..end) {
-            bytes += cost(entry) as u64;
-            if bytes > max && !found.is_empty() {
-                break;
-            }
-            found.push(entry.clone());
-        }
-        Ok(found)
+        Ok(limited(self.entries.range(start..end), max))
     }
 
     fn term(&self, index: u64) -> Result<u64> {
         if index == self.truncated.index {
             return Ok(self.truncated.term);
         }
+        if index == 0 {
+            return Ok(0);
+        }
         if index < self.truncated.index {
-            return Err(Error::Store(StorageError::Compacted));
+            let known = self.terms.of_index(index);
+            return known.ok_or(Error::Store(StorageError::Compacted));
         }
         self.get(index)
             .map(|entry| entry.term)
@@ -156,7 +255,8 @@ impl Storage for EntryStore {
     }
 
     fn first_index(&self) -> Result<u64> {
-        Ok(self.truncated.index + 1)
+        let first = self.truncated.index + 1;
+        Ok(self.log_first.map_or(first, |log| log.min(first)))
     }
 
     fn last_index(&self) -> Result<u64> {

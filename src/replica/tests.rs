@@ -24,6 +24,7 @@ fn start(id: u64, voters: &[u64], preferred: Option<u64>) -> Start {
         id,
         voters: voters.to_vec(),
         preferred,
+        kept_bytes: 64 << 10,
     }
 }
 

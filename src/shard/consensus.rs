@@ -127,6 +127,7 @@ impl<E: Env> Inner<E> {
             };
             self.carry_out(partition, work);
         }
+        self.read_old_entries(partition);
         self.acknowledge_spread(partition);
         if partition == HOME {
             self.home_led();

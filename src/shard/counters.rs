@@ -55,6 +55,8 @@ counters! {
     writes_total,
     /// How often a replica here became its partition's leader.
     leaderships_total,
+    /// Entries read from the log again for followers that were behind.
+    old_entries_total,
     /// Snapshots that other nodes took from here.
     snapshots_sent_total,
     /// Bytes of them.

@@ -45,6 +45,8 @@ pub struct ShardLimits {
     pub forwards_max: usize,
     /// A request that takes at least this long leaves a record of where its time went.
     pub slow_threshold: Duration,
+    /// Applied entries of each partition that stay in memory for followers a little behind.
+    pub entries_kept_bytes: usize,
 }
 
 impl ShardLimits {
@@ -95,6 +97,7 @@ impl Default for ShardLimits {
             peer_sessions_max: 4096,
             forwards_max: 16_384,
             slow_threshold: Duration::from_millis(10),
+            entries_kept_bytes: 64 << 10,
         }
     }
 }

@@ -33,6 +33,7 @@ pub mod limits;
 pub mod mail;
 mod members;
 mod observe;
+mod old_reads;
 mod own_rows;
 mod peers;
 mod pending;
@@ -80,6 +81,7 @@ use hot::Hot;
 use keyspaces::Keyspaces;
 use limits::ShardLimits;
 use mail::{Origin, Parcel, Scope, SessionKey};
+use old_reads::OldReads;
 use peers::Peers;
 use pending::{Outcome, PendingQueue};
 use route::PartitionMap;
@@ -217,6 +219,8 @@ struct Inner<E: Env> {
     rounds: RefCell<AHashMap<PartitionId, Rounds>>,
     /// Snapshots on their way to followers, those being received, and those to be installed.
     sending: RefCell<Vec<Sending>>,
+    /// Reads of the log for followers that are behind.
+    old_reads: RefCell<OldReads>,
     receiving: RefCell<AHashMap<PartitionId, Receiving<E>>>,
     staged: RefCell<AHashMap<PartitionId, Staged<E>>>,
     next_tick: Cell<Duration>,
@@ -296,6 +300,7 @@ impl<E: Env> Shard<E> {
             unlogged: RefCell::default(),
             rounds: RefCell::default(),
             sending: RefCell::default(),
+            old_reads: RefCell::default(),
             receiving: RefCell::default(),
             staged: RefCell::default(),
             next_tick: Cell::new(Duration::ZERO),

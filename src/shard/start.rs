@@ -54,6 +54,7 @@ impl<E: Env> Shard<E> {
                 partition,
                 id,
                 preferred: preferred.filter(|_| holders.len() > 1),
+                kept_bytes: inner.config.limits.entries_kept_bytes,
                 voters: voters.map(|&node| replica_id(node, 1)).collect(),
             };
             let found = recovered.iter().find(|r| r.partition == partition);

@@ -15,6 +15,7 @@ use ringbolt_wire::partition_of;
 use super::network::{Network, with_cluster};
 use super::rig::{PARTITIONS, Rig, limits, with_node};
 use super::{done, incr, put, value};
+use crate::shard::counters::Counters;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -288,40 +289,68 @@ fn applied(network: &Network, node: u32, key: &[u8]) -> u64 {
     applied.expect("a replica")
 }
 
+/// Snapshots that a node has installed, and entries that all nodes have read from their logs again.
+fn caught_up_by(network: &Network, behind: u32) -> (u64, u64) {
+    let sum = |node: u32, count: fn(&Counters) -> u64| {
+        let shards = network.node(node);
+        let counts = shards.shards.iter().map(|shard| count(&shard.0.counters));
+        counts.sum::<u64>()
+    };
+    (
+        sum(behind, |counters| counters.snapshots_installed_total.get()),
+        (1..=3)
+            .map(|node| sum(node, |counters| counters.old_entries_total.get()))
+            .sum(),
+    )
+}
+
+/// Cuts a follower of `{t}` off, writes `count` values of 4 KiB, and lets it catch up; it and the
+/// leader.
+async fn fall_behind(network: &Network, count: u32) -> (u32, u32) {
+    led(network, &[1, 2, 3]).await;
+    let leader = leader_of(network, b"{t}");
+    let behind = if leader == 3 { 2 } else { 3 };
+    for node in (1..=3).filter(|&node| node != behind) {
+        network.sever(node, behind);
+    }
+    let rig = network.node(leader);
+    let conn = rig.connect(0, None).await;
+    for i in 0..count {
+        let key = format!("{{t}}{}", i % 100);
+        done(&rig, conn, &plain(key.as_bytes(), &[7; 4096])).await;
+    }
+    network.heal();
+    for _ in 0..20_000 {
+        if applied(network, behind, b"{t}") >= applied(network, leader, b"{t}") {
+            break;
+        }
+        network.env.sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(
+        applied(network, behind, b"{t}"),
+        applied(network, leader, b"{t}")
+    );
+    (leader, behind)
+}
+
+#[test]
+fn one_behind_what_memory_keeps_is_served_from_the_log() {
+    with_cluster(8, &[1, 1, 1], |network| async move {
+        // More than memory keeps, less than the log recycles.
+        let (_, behind) = fall_behind(&network, 100).await;
+        let (snapshots, entries) = caught_up_by(&network, behind);
+        assert_eq!(snapshots, 0);
+        assert!(entries > 50, "{entries}");
+    });
+}
+
 #[test]
 fn one_far_behind_is_caught_up_by_a_snapshot() {
     with_cluster(6, &[1, 1, 1], |network| async move {
-        led(&network, &[1, 2, 3]).await;
-        let leader = leader_of(&network, b"{t}");
-        let behind = if leader == 3 { 2 } else { 3 };
-        for node in (1..=3).filter(|&node| node != behind) {
-            network.sever(node, behind);
-        }
+        let (leader, behind) = fall_behind(&network, 700).await;
+        let (snapshots, _) = caught_up_by(&network, behind);
+        assert!(snapshots > 0, "the log does not reach that far");
         let rig = network.node(leader);
-        let conn = rig.connect(0, None).await;
-        let value = vec![7; 4096];
-        for i in 0..300u32 {
-            let key = format!("{{t}}{}", i % 100);
-            done(&rig, conn, &plain(key.as_bytes(), &value)).await;
-        }
-        network.heal();
-        let installed = || {
-            let shards = &network.node(behind).shards;
-            let count =
-                |shard: &crate::shard::Shard<_>| shard.0.counters.snapshots_installed_total.get();
-            shards.iter().map(count).sum::<u64>()
-        };
-        for _ in 0..20_000 {
-            if applied(&network, behind, b"{t}") >= applied(&network, leader, b"{t}") {
-                break;
-            }
-            network.env.sleep(Duration::from_millis(1)).await;
-        }
-        assert!(installed() > 0, "the log's memory does not reach that far");
-        assert_eq!(
-            applied(&network, behind, b"{t}"),
-            applied(&network, leader, b"{t}")
-        );
         let late = network.node(behind);
         let conn = late.connect(0, None).await;
         for i in 0..100u32 {

@@ -281,7 +281,8 @@ fn every_replica_has_the_results_also_one_that_a_snapshot_made() {
         let rig = network.node(leader);
         let conn = rig.connect(0, None).await;
         let big = vec![7; 4096];
-        for sequence in 1..=300 {
+        // More than the log keeps.
+        for sequence in 1..=700 {
             let request = Request::Write {
                 keyspace: 0,
                 options: identity(7, sequence, false),
@@ -304,7 +305,7 @@ fn every_replica_has_the_results_also_one_that_a_snapshot_made() {
             (inner.writers.borrow()[partition].results(), installed)
         };
         assert!(known(behind).1 > 0, "it came by the log");
-        assert_eq!(known(leader).0.len(), 300);
+        assert_eq!(known(leader).0.len(), 700);
         for node in others(leader) {
             assert_eq!(known(node).0, known(leader).0);
         }

@@ -141,6 +141,7 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
         limits: ShardLimits {
             value_bytes_max: 64 << 10,
             scan_page_bytes: 64 << 10,
+            entries_kept_bytes: [0, 2 << 10, 64 << 10][rng.index(3)],
             ..ShardLimits::default()
         },
         stall_one_in: [0, 3_000, 30_000][rng.index(3)],
