@@ -301,7 +301,11 @@ impl<E: Env> Inner<E> {
             };
             let partition = work.partition;
             match self.log_work(work) {
-                Some(rest) => self.unlogged.borrow_mut().push_back(rest),
+                Some(rest) => {
+                    self.unlogged.borrow_mut().push_back(rest);
+                    // It may be what frees the log.
+                    self.engine.log().open_reserve();
+                }
                 None => self.to_drive(partition),
             }
         }
@@ -592,6 +596,11 @@ impl<E: Env> Inner<E> {
             context: Bytes::copy_from_slice(message.context),
             ..Message::default()
         };
+        let flushed = self.engine.tree().flushed(partition).id;
+        if !entries.is_empty() && self.engine.log().spares_for_others(partition, flushed) {
+            // The leader sends them again.
+            return;
+        }
         let mut taken = Vec::with_capacity(entries.len());
         for entry in entries.iter() {
             let id = LogId {

@@ -187,11 +187,12 @@ impl<E: Env> Log<E> {
         if bytes >= record::RECORD_BYTES_MAX - record::RECORD_HEADER_BYTES {
             return Err(AppendError::TooLarge);
         }
-        let room = self
-            .inner
-            .state
-            .borrow_mut()
-            .make_room(record::RECORD_HEADER_BYTES + bytes);
+        let mut state = self.inner.state.borrow_mut();
+        if state.is_in_reserve() {
+            return Err(AppendError::Full);
+        }
+        let room = state.make_room(record::RECORD_HEADER_BYTES + bytes);
+        drop(state);
         room.map_err(|error| self.grow(error))
     }
 
@@ -550,6 +551,24 @@ impl<E: Env> Log<E> {
     pub fn needs_flush(&self) -> bool {
         let state = self.inner.state.borrow();
         state.segments() > state.options.segments_flush + state.options.segments_retained
+    }
+
+    /// Lets the log take a few segments more than its limit, until it needs them no more.
+    ///
+    /// An entry that is not committed keeps its segment and all after it. What commits or supersedes
+    /// it is an append itself: a log that is full for such an entry could never take what frees it.
+    /// Nothing new is to be proposed meanwhile: [`Log::has_room`] says that the log is full.
+    pub fn open_reserve(&self) {
+        self.inner.state.borrow_mut().open_reserve();
+        self.wake_driver();
+    }
+
+    /// Whether the log is full but for the reserve, and waits for others than this partition, of
+    /// which `flushed` is the last entry in tables.
+    #[must_use]
+    pub fn spares_for_others(&self, partition: PartitionId, flushed: LogId) -> bool {
+        let state = self.inner.state.borrow();
+        state.is_in_reserve() && !state.pins(partition, flushed)
     }
 
     /// Lets go of the segments that are no longer needed. `flushed` says of each partition what

@@ -122,6 +122,20 @@ impl<F> State<F> {
         }
     }
 
+    /// Segments that there may be now.
+    fn segments_max(&self) -> usize {
+        self.options.segments_max.max(self.reserve_max)
+    }
+
+    /// See [`super::Log::open_reserve`].
+    pub(super) fn open_reserve(&mut self) {
+        if self.reserve_max == 0 {
+            // After a crash there may be more segments than the limit already.
+            let used = self.chain.len().max(self.options.segments_max);
+            self.reserve_max = used + SEGMENTS_RESERVE;
+        }
+    }
+
     /// How to go on with a file of which `filled` of `bytes` are zeros.
     fn fill_pace(&self, filled: u64, bytes: u64) -> Pace {
         if self.closing || self.failed.is_some() {
@@ -135,7 +149,7 @@ impl<F> State<F> {
 
     /// What is to be done for the next segment.
     fn next_task(&mut self) -> Option<Task> {
-        if self.next.is_none() && self.chain.len() + self.free.len() < self.options.segments_max {
+        if self.next.is_none() && self.chain.len() + self.free.len() < self.segments_max() {
             self.slot_newest += 1;
             let current = self.chain.back().map_or(0, |segment| segment.slot.bytes);
             let bytes = (current * 4)
@@ -146,7 +160,7 @@ impl<F> State<F> {
                 bytes,
             });
         }
-        let full = self.chain.len() + self.free.len() >= self.options.segments_max;
+        let full = self.chain.len() + self.free.len() >= self.segments_max();
         if self.free.len() > FREE_MAX || full && self.next.is_none() && !self.free.is_empty() {
             let smallest = (0..self.free.len()).min_by_key(|place| self.free[*place].bytes)?;
             let slot = self.free.swap_remove(smallest);
@@ -157,6 +171,9 @@ impl<F> State<F> {
         None
     }
 }
+
+/// Segments beyond the limit, for what frees the log: see [`super::Log::open_reserve`].
+const SEGMENTS_RESERVE: usize = 2;
 
 /// How the filling of a file goes on after a piece.
 pub(super) enum Pace {

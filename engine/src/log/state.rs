@@ -125,6 +125,8 @@ pub(super) struct State<F> {
     pub(super) slot_newest: u32,
     pub(super) failed: Option<EngineError>,
     pub(super) closing: bool,
+    /// Segments that there may be while the reserve is open; 0 while it is not.
+    pub(super) reserve_max: usize,
     pub(super) stats: LogStats,
 }
 
@@ -164,6 +166,7 @@ impl<F> State<F> {
             slot_newest,
             failed: None,
             closing: false,
+            reserve_max: 0,
             stats: LogStats::default(),
         }
     }
@@ -549,6 +552,13 @@ impl<F> State<F> {
 
     /// Gives back the oldest segments that tables have made unnecessary.
     pub(super) fn recycle(&mut self, flushed: &dyn Fn(PartitionId) -> LogId) {
+        self.recycle_oldest(flushed);
+        if !self.is_in_reserve() {
+            self.reserve_max = 0;
+        }
+    }
+
+    fn recycle_oldest(&mut self, flushed: &dyn Fn(PartitionId) -> LogId) {
         while self.chain.len() > self.options.segments_retained + 1 {
             let (Some(_), Some(second)) = (self.chain.front(), self.chain.get(1)) else {
                 return;
@@ -576,6 +586,20 @@ impl<F> State<F> {
                 self.free.push(oldest.slot);
             }
         }
+    }
+
+    /// Whether more segments are in use than the limit allows without the reserve.
+    pub(super) fn is_in_reserve(&self) -> bool {
+        self.chain.len() > self.options.segments_max
+    }
+
+    /// Whether the oldest segment waits for this partition.
+    pub(super) fn pins(&self, partition: PartitionId, flushed: LogId) -> bool {
+        let second = self.chain.get(1);
+        second.is_some_and(|segment| {
+            let mut needs = segment.needs.iter();
+            needs.any(|need| need.partition == partition && need.index > flushed.index)
+        })
     }
 
     /// How many bytes of the newest segment are used, and of how many.

@@ -286,6 +286,52 @@ fn a_log_of_needed_segments_refuses_until_tables_catch_up() {
     });
 }
 
+/// Partition 2 has an entry that is not committed, in the oldest segment: nothing can be recycled, and
+/// what supersedes that entry needs room itself.
+#[test]
+fn a_full_log_has_a_reserve_for_what_frees_it() {
+    sim::run(8, SimOptions::default(), |env| async move {
+        let tables = Tables::default();
+        let log = open(&env, small(), &tables).await.unwrap().log;
+        let mut acked = BTreeMap::new();
+        append(&log, 2, 1).unwrap();
+        append(&log, 2, 2).unwrap();
+        let (mut index, mut refusals) = (0, 0);
+        let mut fill = async |refusals_max| {
+            while refusals < refusals_max {
+                match append(&log, 1, index + 1) {
+                    Ok(_) => {
+                        index += 1;
+                        settle(&log, &env, &mut acked, (1, index)).await.unwrap();
+                        tables.flush(1, index);
+                        log.recycle(&tables.flushed());
+                    }
+                    Err(AppendError::Full) => {
+                        refusals += 1;
+                        env.sleep(Duration::from_millis(5)).await;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        fill(50).await;
+        assert_eq!(append(&log, 2, 2), Err(AppendError::Full));
+        log.open_reserve();
+        env.sleep(Duration::from_millis(50)).await;
+        let of = |partition| tables.flushed()(partition);
+        append(&log, 2, 2).unwrap();
+        assert_eq!(log.has_room(10), Err(AppendError::Full), "for nothing new");
+        assert!(log.spares_for_others(1, of(1)) && !log.spares_for_others(2, of(2)));
+        append(&log, 2, 3).unwrap();
+        settle(&log, &env, &mut acked, (2, 3)).await.unwrap();
+        tables.flush(2, 3);
+        log.recycle(&tables.flushed());
+        assert_eq!(log.has_room(10), Ok(()));
+        assert!(!log.spares_for_others(1, of(1)));
+        log.close().await.unwrap();
+    });
+}
+
 /// Appending over old entries frees their segments, but not before that can survive a crash.
 #[test]
 fn superseded_entries_are_kept_until_what_superseded_them_is_durable() {
