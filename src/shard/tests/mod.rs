@@ -5,6 +5,7 @@ mod network;
 mod peers;
 mod retries;
 mod rig;
+mod trace;
 
 use std::time::Duration;
 
