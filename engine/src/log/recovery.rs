@@ -24,7 +24,7 @@ use super::scan::{Part, Scanned, Unproved, scan};
 use super::slots;
 use super::state::State;
 use crate::entry::{EntryHead, LogId, PartitionId};
-use crate::env::{AlignedBuf, Disk, DiskFile, Env, SECTOR};
+use crate::env::{AlignedBuf, Disk, DiskErrorKind, DiskFile, Env, SECTOR};
 use crate::error::{EngineError, Result};
 
 /// Epochs left out at each open: more than the segments whose headers can be in flight at once, so
@@ -261,6 +261,19 @@ impl<E: Env> Recovery<E> {
             }
             scanned.unproved.pop_front();
             env.yield_if_needed().await;
+        }
+        // The length that the filling of a file gave it is one more write that may be shown and not
+        // be there: a segment whose file turns out shorter would not be believed.
+        for slot in std::mem::take(&mut scanned.unused) {
+            let Some(last) = slot.bytes.checked_sub(SECTOR as u64) else {
+                continue;
+            };
+            match slot.file.write_at(last, AlignedBuf::zeroed(SECTOR)).await.0 {
+                Err(error) if error.kind == DiskErrorKind::NoSpace => {
+                    scanned.free.retain(|free| free.number != slot.number);
+                }
+                written => written?,
+            }
         }
         // Lengths and names may have been shown from a cache, too.
         let parts = scanned.parts.iter().map(|part| &part.slot);

@@ -78,6 +78,8 @@ pub(super) struct Scanned<F> {
     pub(super) retained: usize,
     /// Files that hold nothing needed.
     pub(super) free: Vec<Slot<F>>,
+    /// Those of them that were filled and never written to, as far as their headers tell.
+    pub(super) unused: Vec<Slot<F>>,
     pub(super) slot_newest: u32,
     /// The highest epoch seen anywhere.
     pub(super) epoch_newest: u64,
@@ -120,6 +122,7 @@ pub(super) async fn scan<E: Env>(
         parts: VecDeque::new(),
         retained: 0,
         free: Vec::new(),
+        unused: Vec::new(),
         slot_newest,
         epoch_newest: newest.map_or(0, |header| header.epoch),
         missing: None,
@@ -146,6 +149,8 @@ pub(super) async fn scan<E: Env>(
     }
     walk_parts(env, &mut files, &mut scanned, flushed).await?;
     check_missing(&scanned, flushed, dir)?;
+    let unused = files.iter().filter(|file| file.header.is_none());
+    scanned.unused = unused.map(|file| file.slot.clone()).collect();
     scanned.free = files.into_iter().map(|file| file.slot).collect();
     Ok(scanned)
 }
