@@ -19,6 +19,7 @@ mod check;
 mod completions;
 mod config;
 mod del;
+mod drain;
 mod failure;
 mod get;
 mod hot;
@@ -39,6 +40,7 @@ mod stat;
 mod stats;
 mod status;
 mod touch;
+mod transfer_leader;
 
 use failure::{Answer, Failure, FailureKind, Outcome};
 use output::{Format, Out};
@@ -94,6 +96,8 @@ enum Command {
     Status(status::Args),
     Slow(slow::Args),
     Hot(hot::Args),
+    TransferLeader(transfer_leader::Args),
+    Drain(drain::Args),
     Check(check::Args),
     Inspect(inspect::Args),
     Recore(recore::Args),
@@ -176,6 +180,8 @@ impl Command {
             Self::Status(args) => (args.client.format, args.run(out)),
             Self::Slow(args) => (args.admin.format, args.run(out)),
             Self::Hot(args) => (args.admin.format, args.run(out)),
+            Self::TransferLeader(args) => (args.client.format, args.run(out)),
+            Self::Drain(args) => (args.client.format, args.run(out)),
             Self::Check(args) => (args.format, args.run(out)),
             Self::Inspect(args) => (args.format(), args.run(out)),
             Self::Recore(args) => (Format::Text, args.run(out)),

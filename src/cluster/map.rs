@@ -339,6 +339,26 @@ impl ClusterMap {
         Ok((map.changed()?, replica))
     }
 
+    /// Makes a node the preferred leader of a partition.
+    ///
+    /// # Errors
+    /// [`MapError::Refused`]: there is no such partition, or the node does not hold it.
+    pub fn prefer(&self, partition: PartitionId, node: NodeId) -> Result<Self, MapError> {
+        let mut map = self.clone();
+        let replicas = map.placement.get_mut(usize::from(partition));
+        let found = replicas.and_then(|replicas| {
+            let at = replicas.iter().position(|id| node_of(*id) == node)?;
+            Some((replicas, at))
+        });
+        let Some((replicas, at)) = found else {
+            return Err(refused(format!(
+                "node {node} does not hold partition {partition}"
+            )));
+        };
+        replicas[..=at].rotate_right(1);
+        map.changed()
+    }
+
     /// Takes in a node that comes without its data: under the folder it has now, with a new replica in
     /// the place of each that it had, all of one new generation.
     ///

@@ -9,6 +9,7 @@
 //! - the cluster map: which replica of a node is the one that counts, after the node came without its
 //!   data ([`crate::shard`] keeps it, replicated, in the home partition);
 //! - nodes that ask to be taken in again, until the map's leader looks;
+//! - which nodes are to lead nothing;
 //! - whether this node's own data has been outlived by a newer life of it.
 //!
 //! - [`ring`]: where partitions should be: a pure function of the nodes.
@@ -20,9 +21,9 @@ mod flow;
 pub mod map;
 pub mod ring;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -128,6 +129,15 @@ pub struct ClusterView {
     claims: Mutex<BTreeMap<String, (String, Duration)>>,
     /// Why this node's data must not be used any more.
     outlived: OnceLock<String>,
+    /// What of this node's tables was found to be damaged first.
+    damage: OnceLock<String>,
+    /// The cores that could do without this node: see [`ClusterView::note_settled`].
+    settled: Mutex<BTreeSet<u16>>,
+    /// Whether this node is to lead nothing.
+    drains: AtomicBool,
+    /// The other nodes that want to lead nothing, and how often that has changed.
+    draining: Mutex<BTreeSet<NodeId>>,
+    draining_changes: AtomicU64,
 }
 
 /// What is behind a lock is whole at any moment: a thread that panicked with it left nothing halfway.
@@ -153,6 +163,11 @@ impl ClusterView {
             heard: Mutex::default(),
             claims: Mutex::default(),
             outlived: OnceLock::new(),
+            damage: OnceLock::new(),
+            settled: Mutex::default(),
+            drains: AtomicBool::new(false),
+            draining: Mutex::default(),
+            draining_changes: AtomicU64::new(0),
         }
     }
 
@@ -252,6 +267,79 @@ impl ClusterView {
         locked(&self.heard).get(&node).copied().unwrap_or_default()
     }
 
+    /// A table of this node was found to be damaged. Its log is not, so it may go on voting.
+    pub fn note_damage(&self, what: &str) {
+        // The first stands for all.
+        let _known = self.damage.set(what.to_owned());
+    }
+
+    /// What was found to be damaged first, if anything was.
+    #[must_use]
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    /// A core says whether, as far as it can see, the others could do without this node now: all are
+    /// heard of, none of a lower number is about to go, and no group here changes its members.
+    pub fn note_settled(&self, core: u16, settled: bool) {
+        let mut cores = locked(&self.settled);
+        if settled {
+            cores.insert(core);
+        } else {
+            cores.remove(&core);
+        }
+    }
+
+    /// How many cores said so last.
+    #[must_use]
+    pub fn settled_cores(&self) -> usize {
+        locked(&self.settled).len()
+    }
+
+    /// Has this node give away what it leads and lead nothing more, or lead again.
+    pub fn drain(&self, drains: bool) {
+        self.note_draining(self.here(), drains);
+        self.drains.store(drains, Ordering::Release);
+    }
+
+    /// Whether this node is to lead nothing.
+    #[must_use]
+    pub fn drains(&self) -> bool {
+        self.drains.load(Ordering::Acquire)
+    }
+
+    /// A node says whether it is to lead nothing.
+    pub fn note_draining(&self, node: NodeId, drains: bool) {
+        let mut draining = locked(&self.draining);
+        let changed = if drains {
+            draining.insert(node)
+        } else {
+            draining.remove(&node)
+        };
+        if changed {
+            self.draining_changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Whether leadership may be given to a node.
+    #[must_use]
+    pub fn may_lead(&self, node: NodeId) -> bool {
+        !locked(&self.draining).contains(&node)
+    }
+
+    /// Changes with the answers of [`ClusterView::may_lead`].
+    #[must_use]
+    pub fn draining_changes(&self) -> u64 {
+        self.draining_changes.load(Ordering::Acquire)
+    }
+
+    /// How many partitions this node leads, as far as its cores have noted.
+    #[must_use]
+    pub fn led_here(&self) -> usize {
+        let here = |leader: &&AtomicU32| leader.load(Ordering::Relaxed) == self.here();
+        self.leaders.iter().filter(here).count()
+    }
+
     /// This node's data must not be used any more: its replicas may have forgotten what they promised,
     /// or others stand in their place.
     pub fn outlive(&self, why: &str) {
@@ -340,6 +428,8 @@ impl ClusterView {
         if boot > latest.0 {
             *latest = (boot, start);
             self.seen_changes.fetch_add(1, Ordering::Release);
+            // It has forgotten that it was to lead nothing.
+            self.note_draining(node, false);
         }
         if *latest == (boot, start) {
             return Ok(());

@@ -69,7 +69,10 @@ async fn live(
     shard
         .start(recovered)
         .await
-        .map_err(|error| CoreFailure::Failed(error.to_string()))?;
+        .map_err(|error| match error.is_damage {
+            true => CoreFailure::Damaged(error.to_string()),
+            false => CoreFailure::Failed(error.to_string()),
+        })?;
     reports
         .send(CoreReport::Ready)
         .map_err(|_| CoreFailure::Failed("the main thread has ended".to_owned()))?;
@@ -87,9 +90,13 @@ async fn live(
             tracing::error!(
                 core = number,
                 "{failure}; nothing more can be compacted or flushed: writes to this core are \
-                 refused, reads of what is not damaged go on; stop the server, restore that file or \
-                 the data folder from a backup, and start it again"
+                 refused, reads of what is not damaged go on; a node of several gets its data from \
+                 the others, of one alone: stop the server, restore that file or the data folder \
+                 from a backup, and start it again"
             );
+            if matches!(failure, EngineError::Corrupt { .. }) {
+                plan.cluster.note_damage(&failure.to_string());
+            }
         }
         if handler.borrow().is_stopping() {
             break;

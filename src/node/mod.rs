@@ -41,6 +41,11 @@ pub const READY: &str = " is ready.";
 const WATCH_EVERY: Duration = Duration::from_millis(50);
 /// How long draining may take before connections are cut.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long the others must have been able to do without a node whose tables are damaged: longer than
+/// they take to hear of each other's wish to go.
+const LEAVE_AFTER: Duration = Duration::from_secs(3);
+/// How long a stopping node waits for somebody to take what it leads, since it was last taken something.
+const GIVE_AWAY_MAX: Duration = Duration::from_millis(700);
 /// How long the durability probe may measure.
 const PROBE_BUDGET: Duration = Duration::from_millis(300);
 
@@ -142,11 +147,13 @@ fn serve(
         map_version: member.map.version(),
         seen_changes: 0,
     };
+    let mut leaving = Leaving::default();
     while !stop_asked(WATCH_EVERY)? {
         kept.follow(&plan.cluster, dir)?;
         if let Some(why) = plan.cluster.outlived() {
             return Err(StartError::Outlived(why.to_owned()));
         }
+        leaving.look(&plan.cluster, settings.cores)?;
         if let Some(Report::Ended) = node.next_report()? {
             return node.finish(1);
         }
@@ -155,7 +162,56 @@ fn serve(
         admin.stopping();
     }
     tracing::info!("stopping: requests under way are finished");
+    give_away(&plan.cluster);
     node.stop()
+}
+
+/// Has the cores give away what they lead, so that clients do not wait for elections. What nobody
+/// takes is kept.
+fn give_away(cluster: &ClusterView) {
+    if cluster.nodes().len() == 1 {
+        return;
+    }
+    cluster.drain(true);
+    let (mut led, mut since) = (usize::MAX, Instant::now());
+    while cluster.led_here() > 0 && since.elapsed() < GIVE_AWAY_MAX {
+        if cluster.led_here() < led {
+            (led, since) = (cluster.led_here(), Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A node of several whose tables are damaged goes, to come back without them: but only once the
+/// others can do without it. Its log is whole, so until then it stores and votes, and answers for what
+/// is not damaged; it leads nothing, which also tells the others that it is about to go. Of several such
+/// nodes the one of the lowest number goes first, and the next once it is back with all its data.
+#[derive(Default)]
+struct Leaving {
+    since: Option<Instant>,
+}
+
+impl Leaving {
+    fn look(&mut self, cluster: &ClusterView, cores: u16) -> Result<(), StartError> {
+        let Some(what) = cluster.damage().filter(|_| cluster.nodes().len() > 1) else {
+            return Ok(());
+        };
+        if !cluster.drains() {
+            tracing::error!(
+                "{what}: this node leads nothing any more, and begins anew once all others are there"
+            );
+            cluster.drain(true);
+        }
+        if cluster.settled_cores() < usize::from(cores) || cluster.led_here() > 0 {
+            self.since = None;
+            return Ok(());
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        match since.elapsed() >= LEAVE_AFTER {
+            true => Err(StartError::Outlived(what.to_owned())),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What of the cluster's state the folder keeps, as far as it has been written.

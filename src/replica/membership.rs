@@ -106,6 +106,16 @@ impl Membership {
         self.conf.voters == [replica] && self.conf.voters_outgoing.is_empty()
     }
 
+    /// Whether these replicas vote and there is nobody else: no change is under way or needed.
+    #[must_use]
+    pub fn is_settled_as(&self, wanted: &[u64]) -> bool {
+        let conf = &self.conf;
+        conf.learners.is_empty()
+            && conf.voters_outgoing.is_empty()
+            && conf.voters.len() == wanted.len()
+            && conf.voters.iter().all(|id| wanted.contains(id))
+    }
+
     /// Every member, voter or learner, once.
     #[must_use]
     pub fn members(&self) -> Vec<u64> {
@@ -317,6 +327,16 @@ mod tests {
             Some(Change::default())
         );
         assert_eq!(change(&conf(&[A, B, C2], &[], &[]), &wanted, true), []);
+        let is_settled = |conf| Membership { index: 1, conf }.is_settled_as(&wanted);
+        assert!(is_settled(conf(&[B, A, C2], &[], &[])));
+        for unsettled in [
+            joint,
+            behind,
+            conf(&[A, B, C], &[], &[]),
+            conf(&[A, B], &[], &[]),
+        ] {
+            assert!(!is_settled(unsettled));
+        }
     }
 
     #[test]

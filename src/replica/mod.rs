@@ -515,9 +515,33 @@ impl Replica {
         })
     }
 
-    /// The replica that should lead if it can, as of now.
+    /// The replica that should lead if it can, as of now. Another leader hands over to it at its next
+    /// tick.
     pub fn set_preferred(&mut self, preferred: Option<u64>) {
-        self.preferred = preferred;
+        if self.preferred != preferred {
+            self.preferred = preferred;
+            self.handover_ticks = HANDOVER_TICKS;
+        }
+    }
+
+    /// Hands leadership, if it has any, to a voter that is there, has nearly everything, and is on a
+    /// node that may lead. Whether it did.
+    pub fn give_away(&mut self, may_lead: impl Fn(NodeId) -> bool) -> bool {
+        if !self.serves() {
+            return false;
+        }
+        let me = self.id();
+        let voters = self.membership.conf.voters.iter().copied();
+        let able = voters.filter(|&id| id != me && self.is_caught_up(id) && may_lead(node_of(id)));
+        let mut able: Vec<u64> = able.collect();
+        able.sort_unstable();
+        // Not the leaderships of all partitions to the same node.
+        let count = able.len().max(1);
+        let to = able.get(usize::from(self.partition) % count).copied();
+        if let Some(to) = to {
+            self.transfer(to);
+        }
+        to.is_some()
     }
 
     /// A message to `peer` could not be sent.

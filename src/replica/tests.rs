@@ -553,6 +553,26 @@ fn whoever_leads_next_brings_a_change_to_its_end() {
 }
 
 #[test]
+fn a_leader_gives_away_what_it_leads_to_one_that_may() {
+    let voters = [1, 2, 3].map(|node| replica_id(node, 1));
+    let mut group = Group::new(&voters);
+    group.ticks(30);
+    let leader = group.leader().unwrap();
+    let others: Vec<u64> = voters.into_iter().filter(|id| *id != leader).collect();
+    let term = group.replicas[&leader].term();
+    let replica = group.replicas.get_mut(&leader).unwrap();
+    assert!(!replica.give_away(|_| false), "to nobody");
+    assert!(replica.serves());
+    assert!(replica.give_away(|node| node == node_of(others[1])));
+    assert!(!replica.serves(), "while it hands over");
+    group.settle();
+    assert_eq!(group.leader(), Some(others[1]));
+    assert_eq!(group.replicas[&others[1]].term(), term + 1);
+    let follower = group.replicas.get_mut(&leader).unwrap();
+    assert!(!follower.give_away(|_| true), "it leads nothing");
+}
+
+#[test]
 fn memberships_and_changes_come_back() {
     let change = Change {
         steps: vec![Step::AddVoter(1), Step::AddLearner(2), Step::Remove(3)],

@@ -27,6 +27,7 @@ use futures_util::future::{Either, select};
 use raft::eraftpb::Message;
 use ringbolt_engine::entry::{LogId, PartitionId};
 use ringbolt_engine::env::{Env, TaskClass};
+use ringbolt_engine::error::EngineError;
 use ringbolt_engine::snapshot::{Export, SnapshotId, Stage, Staged};
 use ringbolt_wire::peer::{PeerItem, RaftMessage, RaftSnapshot, SnapshotAck, SnapshotChunk};
 
@@ -162,6 +163,9 @@ impl<E: Env> Inner<E> {
                 Ok(chunk) => chunk,
                 Err(error) => {
                     tracing::warn!(core = self.config.core, partition, %error, "a snapshot ends early");
+                    if matches!(error, EngineError::Corrupt { .. }) {
+                        self.config.cluster.note_damage(&error.to_string());
+                    }
                     return false;
                 }
             };

@@ -101,6 +101,7 @@ impl<E: Env> Inner<E> {
                     self.to_drive(partition);
                 }
             }
+            self.tick_drain();
         }
         self.next_tick.get()
     }

@@ -57,6 +57,8 @@ counters! {
     leaderships_total,
     /// Entries read from the log again for followers that were behind.
     old_entries_total,
+    /// How often it was handed over because this core was to lead nothing.
+    leaderships_given_total,
     /// Snapshots that other nodes took from here.
     snapshots_sent_total,
     /// Bytes of them.

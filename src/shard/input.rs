@@ -558,6 +558,14 @@ impl<E: Env> Inner<E> {
                 let list = self.keyspaces.borrow().list();
                 self.answer(&origin, &Response::Keyspaces(list));
             }
+            Request::Prefer { partition, node } => {
+                if self.owned(HOME, origin, bytes)
+                    && self.serves_here(HOME, true, &origin, scope, bytes)
+                {
+                    self.prefer(origin, partition, node);
+                }
+            }
+            Request::Drain { node, undo } => self.drain_asked(&origin, node, undo),
             Request::Hello { .. } => self.fail(
                 &origin,
                 ErrorCode::Handshake,

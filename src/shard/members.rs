@@ -27,18 +27,23 @@ use ringbolt_engine::entry::Effect;
 use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::log::Effects;
 use ringbolt_engine::row::{ReadAt, RowKeyBuf};
-use ringbolt_wire::message::{ErrorCode, KEYSPACE_SYSTEM};
+use ringbolt_wire::message::{ErrorCode, KEYSPACE_SYSTEM, PartitionId, Response};
 use ringbolt_wire::peer::PeerItem;
 
 use super::Inner;
 use super::keyspaces::HOME;
+use super::mail::Origin;
 use super::reply::Refusal;
-use crate::cluster::KnownMap;
+use crate::cluster::map::{ClusterMap, MapError};
+use crate::cluster::{KnownMap, NodeId};
+use crate::replica::node_of;
 
 /// The row of the cluster map.
 const MAP_KEY: &[u8] = b"\0map";
 /// How long nothing must have been heard of a node's earlier life before another one takes its place.
 const GONE_AFTER: Duration = Duration::from_secs(3);
+/// How lately a node must have been heard of to count as there.
+const HEARD_WITHIN: Duration = Duration::from_millis(1500);
 /// How long a claim lasts: a node that wants in asks several times a second.
 const CLAIM_LASTS: Duration = Duration::from_secs(2);
 /// How often the map is told to nodes that have no replica of the home partition.
@@ -50,6 +55,7 @@ impl<E: Env> Inner<E> {
     /// Has a look at the members of every group that this core leads, and at the map if it leads there.
     pub(super) fn look_after_members(self: &Rc<Self>) {
         self.note_heard();
+        self.tell_state();
         let Some(known) = self.config.cluster.map() else {
             return;
         };
@@ -57,14 +63,19 @@ impl<E: Env> Inner<E> {
             self.take_in_claims();
             self.tell_map(&known);
         }
-        let is_new = self.map_taken.replace(known.map.version()) != known.map.version();
+        let cluster = &self.config.cluster;
+        let newest = (known.map.version(), cluster.draining_changes());
+        let is_new = self.map_taken.replace(newest) != newest;
         let wall_ms = self.clock.get().wall_ms;
         let mut changed = 0;
+        let mut settled = self.could_go();
         for partition in self.config.map.owned_by(self.config.core) {
             let wanted = known.map.replicas(partition);
             let proposed = self.with_replica(partition, |replica| {
+                settled &= replica.membership().is_settled_as(wanted);
                 if is_new {
-                    replica.set_preferred(wanted.first().copied().filter(|_| wanted.len() > 1));
+                    let first = wanted.first().copied().filter(|_| wanted.len() > 1);
+                    replica.set_preferred(first.filter(|id| cluster.may_lead(node_of(*id))));
                 }
                 let change = replica.next_change(wanted)?;
                 replica.propose_change(&change, wall_ms)
@@ -74,6 +85,7 @@ impl<E: Env> Inner<E> {
                 self.to_drive(partition);
             }
         }
+        cluster.note_settled(self.config.core, settled);
         if changed > 0 {
             let core = self.config.core;
             tracing::info!(
@@ -82,6 +94,18 @@ impl<E: Env> Inner<E> {
                 "members change, as the cluster map wants it"
             );
         }
+    }
+
+    /// Whether all other nodes were heard of just now, and none of a lower number wants to go.
+    fn could_go(&self) -> bool {
+        let cluster = &self.config.cluster;
+        let now = self.clock.get().now;
+        let mut others = cluster.nodes().iter().map(|node| node.id);
+        others.all(|node| {
+            let is_there = || now.saturating_sub(cluster.heard(node)) < HEARD_WITHIN;
+            let stays = node > cluster.here() || cluster.may_lead(node);
+            node == cluster.here() || is_there() && stays
+        })
     }
 
     /// Takes nodes in again that came without their data, one change of the map at a time.
@@ -108,7 +132,8 @@ impl<E: Env> Inner<E> {
         self.map_busy.set(true);
         let this = Rc::clone(self);
         self.env.spawn(TaskClass::Foreground, async move {
-            match this.take_in(&name, &folder).await {
+            let change = |map: &ClusterMap| map.rejoin(&name, &folder);
+            match this.change_map(change).await {
                 Ok(()) => tracing::warn!(
                     node = name,
                     "a node came without its data and is taken in under new replica ids"
@@ -119,20 +144,38 @@ impl<E: Env> Inner<E> {
         });
     }
 
-    /// Writes the map in which a node has a new folder and new replicas.
-    async fn take_in(&self, name: &str, folder: &str) -> Result<(), Refusal> {
-        let refused = |error: &dyn std::fmt::Display| {
-            Refusal::new(ErrorCode::Unavailable, 0, error.to_string())
-        };
+    /// Makes a node the preferred leader of a partition: on the core that leads the home partition.
+    pub(super) fn prefer(self: &Rc<Self>, origin: Origin, partition: PartitionId, node: NodeId) {
+        if self.map_busy.replace(true) {
+            let message = "the cluster map is being changed: try again";
+            return self.refuse(&origin, &Refusal::retry(ErrorCode::Overloaded, 50, message));
+        }
+        let this = Rc::clone(self);
+        self.env.spawn(TaskClass::Foreground, async move {
+            let answer = this.change_map(|map| map.prefer(partition, node)).await;
+            this.map_busy.set(false);
+            match answer {
+                Ok(()) => this.answer(&origin, &Response::Done),
+                Err(refusal) => this.refuse(&origin, &refusal),
+            }
+        });
+    }
+
+    /// Writes the map that a change makes of the newest one. One at a time (`map_busy`).
+    async fn change_map(
+        &self,
+        change: impl Fn(&ClusterMap) -> Result<ClusterMap, MapError>,
+    ) -> Result<(), Refusal> {
+        let refused = |error: MapError| Refusal::new(ErrorCode::BadRequest, 0, error.to_string());
         loop {
             // A leader that serves has applied every map that was ever written; no other change is
             // under way, and the proposal follows at once.
             let Some(known) = self.config.cluster.map() else {
-                return Ok(());
+                let message = "this node has no cluster map";
+                return Err(Refusal::new(ErrorCode::Unsupported, 0, message));
             };
-            let next = known.map.rejoin(name, folder);
-            let next = next.and_then(|map| map.encode());
-            let encoded = next.map_err(|error| refused(&error))?;
+            let next = change(&known.map).and_then(|map| map.encode());
+            let encoded = next.map_err(refused)?;
             let put = Effect::Put {
                 keyspace: KEYSPACE_SYSTEM,
                 key: MAP_KEY,
@@ -143,8 +186,10 @@ impl<E: Env> Inner<E> {
             match self.own_proposal(HOME, &[put]) {
                 Ok(committed) => {
                     let done = committed.wait().await;
-                    let lost = || refused(&"the home partition changed its leader");
-                    return done.map(|_| ()).ok_or_else(lost);
+                    return done.map(|_| ()).ok_or_else(|| {
+                        let message = "partition 0 changed its leader: try again";
+                        Refusal::retry(ErrorCode::Unavailable, 50, message)
+                    });
                 }
                 Err(refusal) if refusal.code == ErrorCode::Overloaded => {
                     self.env.sleep(RETRY).await;

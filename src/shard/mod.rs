@@ -24,6 +24,7 @@ mod catch_up;
 mod commit;
 mod consensus;
 pub mod counters;
+mod drain;
 mod forward;
 mod gather;
 pub mod hot;
@@ -246,8 +247,13 @@ struct Inner<E: Env> {
     leads_home: Cell<bool>,
     /// Whether a change of the cluster map is under way: one at a time.
     map_busy: Cell<bool>,
-    /// The version of the cluster map that the replicas know.
-    map_taken: Cell<u64>,
+    /// The version of the cluster map that the replicas know, and with it who may lead.
+    map_taken: Cell<(u64, u64)>,
+    /// Ticks since a log write has been under way for long.
+    slow_ticks: Cell<u32>,
+    /// How often the other nodes are still to be told that this one drains, or does not any more.
+    tells_left: Cell<u32>,
+    told_draining: Cell<bool>,
     /// When the cluster map is told again to the nodes that do not hold it.
     next_telling: Cell<Duration>,
     row_key: RefCell<RowKeyBuf>,
@@ -319,7 +325,10 @@ impl<E: Env> Shard<E> {
             keyspaces_busy: Cell::new(false),
             leads_home: Cell::new(false),
             map_busy: Cell::new(false),
-            map_taken: Cell::new(0),
+            map_taken: Cell::new((0, 0)),
+            slow_ticks: Cell::new(0),
+            tells_left: Cell::new(0),
+            told_draining: Cell::new(false),
             next_telling: Cell::new(Duration::ZERO),
             row_key: RefCell::default(),
             inflight_bytes: Cell::new(0),

@@ -610,8 +610,11 @@ impl<E: Env> Inner<E> {
                 self.snapshot_answered(&ack);
             }
             PeerItem::Map { bytes, .. } => self.map_told(bytes),
+            PeerItem::NodeState(state) => {
+                self.config.cluster.note_draining(from.node, state.drains);
+            }
             // Chunks and answers of a node in another's name.
-            PeerItem::SnapshotChunk(_) | PeerItem::SnapshotAck(_) | PeerItem::NodeState(_) => {
+            PeerItem::SnapshotChunk(_) | PeerItem::SnapshotAck(_) => {
                 add(&self.counters.peer_items_dropped_total, 1);
             }
         }

@@ -230,6 +230,9 @@ impl<E: Env> Inner<E> {
     }
 
     pub(super) fn refuse(&self, origin: &Origin, refusal: &Refusal) {
+        if refusal.code == ErrorCode::Corrupt {
+            self.config.cluster.note_damage(&refusal.message);
+        }
         self.fail(
             origin,
             refusal.code,

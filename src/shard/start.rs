@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ringbolt_engine::env::Env;
 use ringbolt_engine::log::{HardState, RecoveredReplica};
+use ringbolt_wire::message::ErrorCode;
 
 use super::Shard;
 use super::keyspaces::HOME;
@@ -15,18 +16,34 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A shard could not begin to serve.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the shard could not start: {0}")]
-pub struct ShardStartError(String);
+#[error("the shard could not start: {message}")]
+pub struct ShardStartError {
+    message: String,
+    /// Whether that is because what is on disk is damaged.
+    pub is_damage: bool,
+}
+
+impl ShardStartError {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            is_damage: false,
+        }
+    }
+}
 
 impl From<Refusal> for ShardStartError {
     fn from(refusal: Refusal) -> Self {
-        Self(refusal.message)
+        Self {
+            is_damage: refusal.code == ErrorCode::Corrupt,
+            message: refusal.message,
+        }
     }
 }
 
 impl From<ReplicaError> for ShardStartError {
     fn from(error: ReplicaError) -> Self {
-        Self(error.to_string())
+        Self::new(error.to_string())
     }
 }
 
@@ -73,7 +90,7 @@ impl<E: Env> Shard<E> {
                     .engine
                     .log()
                     .append_membership(partition, &membership)
-                    .map_err(|error| ShardStartError(error.to_string()))?;
+                    .map_err(|error| ShardStartError::new(error.to_string()))?;
                 let hard = HardState {
                     replica_id: replica.id(),
                     ..HardState::default()
@@ -81,7 +98,7 @@ impl<E: Env> Shard<E> {
                 inner
                     .engine
                     .append_hard_state(partition, hard)
-                    .map_err(|error| ShardStartError(error.to_string()))?;
+                    .map_err(|error| ShardStartError::new(error.to_string()))?;
             }
             if replica.is_alone() {
                 replica.campaign();
@@ -92,7 +109,7 @@ impl<E: Env> Shard<E> {
         }
         while !alone.is_empty() {
             if let Some(failure) = self.failure() {
-                return Err(ShardStartError(failure.to_string()));
+                return Err(ShardStartError::new(failure.to_string()));
             }
             let serves = |partition: &u16| {
                 let serving = inner.with_replica(*partition, |replica| replica.serves());

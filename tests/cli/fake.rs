@@ -196,7 +196,10 @@ fn answer(request: &Request<'_>, mut reply: impl FnMut(Response<'_>)) {
             },
         ])),
         Request::Topology => reply(Response::Topology(topology())),
-        Request::Ping | Request::KeyspaceDrop { .. } => reply(Response::Done),
+        Request::Prefer { .. }
+        | Request::Drain { .. }
+        | Request::Ping
+        | Request::KeyspaceDrop { .. } => reply(Response::Done),
     }
 }
 

@@ -6,5 +6,6 @@ mod crash;
 mod disk_full;
 mod faults;
 mod input;
+mod leadership;
 mod lifecycle;
 mod rejoin;

@@ -585,16 +585,22 @@ impl<E: Env> Log<E> {
         self.tell();
     }
 
+    /// How long the oldest write has been under way; zero if there is none.
+    #[must_use]
+    pub fn oldest_in_flight(&self) -> Duration {
+        let now = self.inner.env.now();
+        let state = self.inner.state.borrow();
+        state.oldest_in_flight(now).unwrap_or_default()
+    }
+
     /// The log's counters.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        let now = self.inner.env.now();
+        let oldest = self.oldest_in_flight();
         let state = self.inner.state.borrow();
         let mut stats = state.stats;
         stats.in_flight = state.in_flight as u64;
-        stats.oldest_in_flight_us = state
-            .oldest_in_flight(now)
-            .map_or(0, |age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
+        stats.oldest_in_flight_us = u64::try_from(oldest.as_micros()).unwrap_or(u64::MAX);
         stats.segments = state.segments() as u64;
         stats.buffer_bytes = state.pool.memory_bytes() as u64;
         stats

@@ -26,7 +26,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use ringbolt_wire::message::{
-    ErrorCode, Keyspace as KeyspaceInfo, KeyspaceOptions, NodeId, NodeStatus, Token, Topology, Ttl,
+    ErrorCode, Keyspace as KeyspaceInfo, KeyspaceOptions, NodeId, NodeStatus, PartitionId, Token,
+    Topology, Ttl,
 };
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -200,6 +201,22 @@ impl Client {
     /// As there.
     pub fn status(&self, node: NodeId) -> Result<NodeStatus, Error> {
         self.run(self.client.status(node))
+    }
+
+    /// As [`crate::Client::prefer`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prefer(&self, partition: PartitionId, node: NodeId) -> Result<(), Error> {
+        self.run(self.client.prefer(partition, node))
+    }
+
+    /// As [`crate::Client::drain`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn drain(&self, node: NodeId, undo: bool) -> Result<(), Error> {
+        self.run(self.client.drain(node, undo))
     }
 
     /// As [`crate::Client::topology`].

@@ -466,6 +466,8 @@ fn is_write(request: &Request<'_>) -> bool {
         | Request::Topology
         | Request::Stats
         | Request::Status
+        | Request::Prefer { .. }
+        | Request::Drain { .. }
         | Request::Get { .. }
         | Request::Stat { .. }
         | Request::MultiGet { .. }

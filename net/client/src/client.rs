@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ringbolt_wire::message::{
     ErrorCode, KEYSPACE_DEFAULT, Keyspace as KeyspaceInfo, KeyspaceOptions, NodeId, NodeStatus,
-    Request, Response, Token, Topology,
+    PartitionId, Request, Response, Token, Topology,
 };
 
 use crate::builder::Builder;
@@ -154,11 +154,7 @@ impl Client {
     /// # Errors
     /// As for any read.
     pub async fn ping(&self) -> Result<(), Error> {
-        let reply = self.caller().call(Route::Any, Request::Ping, None).await?;
-        match reply.decode() {
-            Ok(Response::Done) => Ok(()),
-            other => Err(unexpected(&Request::Ping, other)),
-        }
+        self.done(Route::Any, Request::Ping).await
     }
 
     /// A server's counters, summed over its cores.
@@ -188,6 +184,34 @@ impl Client {
             }),
             Ok(Response::Status(status)) => Ok(status),
             other => Err(unexpected(&Request::Status, other)),
+        }
+    }
+
+    /// Makes a node the one that leads a partition whenever it can. Who leads hands over within a
+    /// second or so; [`Client::status`] shows it.
+    ///
+    /// # Errors
+    /// As for any read; [`Error::Invalid`] if the node does not hold the partition.
+    pub async fn prefer(&self, partition: PartitionId, node: NodeId) -> Result<(), Error> {
+        let request = Request::Prefer { partition, node };
+        self.done(Route::Any, request).await
+    }
+
+    /// Makes a node give away what it leads and take nothing more until it is undone or restarted.
+    /// Done at once; [`Client::status`] shows how far it is.
+    ///
+    /// # Errors
+    /// As for any read; [`Error::Invalid`] if another node answers in its place.
+    pub async fn drain(&self, node: NodeId, undo: bool) -> Result<(), Error> {
+        let route = Route::Together(Place { node, core: 0 }, 0);
+        self.done(route, Request::Drain { node, undo }).await
+    }
+
+    async fn done(&self, route: Route<'_>, request: Request<'_>) -> Result<(), Error> {
+        let reply = self.caller().call(route, request, None).await?;
+        match reply.decode() {
+            Ok(Response::Done) => Ok(()),
+            other => Err(unexpected(&request, other)),
         }
     }
 

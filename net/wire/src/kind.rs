@@ -38,6 +38,10 @@ kinds! {
     Stats = 0x04,
     /// Request: the node's replicas.
     Status = 0x05,
+    /// Request: which node is to lead a partition.
+    Prefer = 0x06,
+    /// Request: a node is to lead nothing, or may lead again.
+    Drain = 0x07,
     /// Request: one value.
     Get = 0x10,
     /// Request: one record's version and times.

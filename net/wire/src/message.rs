@@ -206,6 +206,22 @@ pub enum Request<'a> {
     Stats,
     /// Answers [`Response::Status`]: the node's replicas.
     Status,
+    /// Makes a node the one that leads a partition whenever it can: [`Response::Done`] once that is
+    /// written in the cluster map. Who leads then hands over by itself.
+    Prefer {
+        /// The partition.
+        partition: PartitionId,
+        /// A node that holds it.
+        node: NodeId,
+    },
+    /// Makes a node give away what it leads and take nothing more, until it is undone or restarted:
+    /// [`Response::Done`] at once. [`Request::Status`] shows how far it is.
+    Drain {
+        /// The node, which must be the one that is asked.
+        node: NodeId,
+        /// Whether it may lead again instead.
+        undo: bool,
+    },
     /// Reads one key: [`Response::Value`] or [`Response::NotFound`].
     Get {
         /// The keyspace.

@@ -97,6 +97,16 @@ fn requests_are_as_documented() {
     check("topology", 2, 0, Request::Topology);
     check("stats", 3, 0, Request::Stats);
     check("status", 20, 0, Request::Status);
+    let prefer = Request::Prefer {
+        partition: 84,
+        node: 2,
+    };
+    check("prefer", 21, 0, prefer);
+    let drain = Request::Drain {
+        node: 2,
+        undo: false,
+    };
+    check("drain", 22, 0, drain);
     let get = Request::Get {
         keyspace: 0,
         read: level(ReadLevel::Linearizable),
@@ -533,13 +543,7 @@ fn nodes_talk_as_documented() {
         outcome: 0,
     });
     check("snapshot-chunk", &[chunk, ack], &[]);
-    let state = PeerItem::NodeState(NodeState {
-        boot: 12,
-        map_version: 3,
-        wall_ms: TIME_MS,
-        space_free: 1 << 40,
-        cores: 2,
-    });
+    let state = PeerItem::NodeState(NodeState { drains: true });
     let map = PeerItem::Map {
         version: 3,
         bytes: b"map",

@@ -204,6 +204,44 @@ fn what_was_cut_short_is_begun_anew() {
 }
 
 #[test]
+fn entries_that_the_others_may_discard_are_not_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    make(&data, 1);
+    let mut dir = open(&data, 0);
+    let env = PlainEnv::new(Access::Write);
+    env.block_on(async {
+        let options = options(&settings(&data, 1), 1);
+        let (engine, _) = Engine::open(env.clone(), &dir.shard(0), options)
+            .await
+            .unwrap();
+        let partition = PARTITIONS - 1;
+        let members = crate::replica::Membership::of_voters(&[7, 8, 9]).encode();
+        engine.log().append_membership(partition, &members).unwrap();
+        let hard = HardState {
+            replica_id: 7,
+            term: 3,
+            ..HardState::default()
+        };
+        engine.append_hard_state(partition, hard).unwrap();
+        let head = EntryHead {
+            partition,
+            id: LogId { term: 3, index: 1 },
+            ..EntryHead::default()
+        };
+        engine.append(&head, &[]).unwrap();
+        engine.close().await.unwrap();
+    });
+    let error = recore(&mut dir, &settings(&data, 2)).unwrap_err();
+    assert!(
+        error.message.contains("only those up to 0 are"),
+        "{}",
+        error.message
+    );
+    assert_eq!(dir.format().cores, 1, "the old layout counts");
+}
+
+#[test]
 fn more_cores_than_partitions_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

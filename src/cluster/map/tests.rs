@@ -115,6 +115,17 @@ fn a_node_without_its_data_is_taken_in_whole() {
 }
 
 #[test]
+fn a_partition_gets_another_preferred_leader() {
+    let map = three();
+    let last = map.replicas(4)[2];
+    let next = map.prefer(4, node_of(last)).unwrap();
+    let expected = [last, map.replicas(4)[0], map.replicas(4)[1]];
+    assert_eq!((next.version(), next.replicas(4)), (2, &expected[..]));
+    assert!(words(map.prefer(16, 1)).contains("does not hold partition 16"));
+    assert!(words(map.prefer(4, 9)).contains("node 9"));
+}
+
+#[test]
 fn nodes_come_and_go() {
     let (map, id) = three().add_node(facts("d", 4)).unwrap();
     assert_eq!((id, map.node(4).unwrap().state), (4, NodeState::Joining));

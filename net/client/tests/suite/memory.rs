@@ -140,7 +140,9 @@ impl Data {
                 seen.reply(Response::Done)
             }
             Request::KeyspaceList => seen.reply(Response::Keyspaces(self.keyspaces.clone())),
-            Request::Ping => seen.reply(Response::Done),
+            Request::Ping | Request::Prefer { .. } | Request::Drain { .. } => {
+                seen.reply(Response::Done)
+            }
             Request::Stats => seen.reply(Response::Stats(vec![("rows".to_owned(), 7)])),
             Request::Status => seen.reply(Response::Status(NodeStatus {
                 here: 1,

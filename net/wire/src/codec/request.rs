@@ -36,6 +36,8 @@ impl<'a> Request<'a> {
             Request::Topology => Kind::Topology,
             Request::Stats => Kind::Stats,
             Request::Status => Kind::Status,
+            Request::Prefer { .. } => Kind::Prefer,
+            Request::Drain { .. } => Kind::Drain,
             Request::Get { .. } => Kind::Get,
             Request::Stat { .. } => Kind::Stat,
             Request::MultiGet { .. } => Kind::MultiGet,
@@ -146,6 +148,16 @@ impl<'a> Request<'a> {
                 check_name(name)?;
                 write_name(out, name);
             }
+            Request::Prefer { partition, node } => {
+                out.extend_from_slice(&partition.to_le_bytes());
+                out.extend_from_slice(&[0; 2]);
+                out.extend_from_slice(&node.to_le_bytes());
+            }
+            Request::Drain { node, undo } => {
+                out.extend_from_slice(&node.to_le_bytes());
+                out.push(u8::from(undo));
+                out.extend_from_slice(&[0; 3]);
+            }
         }
         Ok(())
     }
@@ -165,6 +177,27 @@ impl<'a> Request<'a> {
             Kind::Topology => Request::Topology,
             Kind::Stats => Request::Stats,
             Kind::Status => Request::Status,
+            Kind::Prefer => {
+                let partition = body.u16()?;
+                body.reserved::<2>()?;
+                Request::Prefer {
+                    partition,
+                    node: body.u32()?,
+                }
+            }
+            Kind::Drain => {
+                let (node, undo) = (body.u32()?, body.u8()?);
+                body.reserved::<3>()?;
+                if undo > 1 {
+                    return Err(WireError::Malformed {
+                        what: "whether to undo is neither 0 nor 1",
+                    });
+                }
+                Request::Drain {
+                    node,
+                    undo: undo == 1,
+                }
+            }
             Kind::Get | Kind::Stat => {
                 let (keyspace, head) = read_read(&mut body)?;
                 let key_length = body.u32()?;

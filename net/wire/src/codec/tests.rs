@@ -120,7 +120,7 @@ fn refused_request(kind: Kind, body: &[u8]) -> WireError {
 
 #[test]
 fn unknown_kinds_and_flags_are_unsupported() {
-    for kind in [0x00, 0x06, 0x7f, 0x80, 0x91, 0xff] {
+    for kind in [0x00, 0x08, 0x7f, 0x80, 0x91, 0xff] {
         let frame = framed(kind, b"");
         assert_eq!(
             Request::decode(&whole(&frame)).unwrap_err().code(),
@@ -684,6 +684,8 @@ proptest! {
             Request::Topology,
             Request::Stats,
             Request::Status,
+            Request::Prefer { partition: core, node: keyspace },
+            Request::Drain { node: keyspace, undo: core % 2 == 0 },
             Request::Get { keyspace, read, key },
             Request::Stat { keyspace, read, key },
             Request::MultiGet { keyspace, read, keys: key_list.as_keys() },

@@ -63,16 +63,8 @@ pub struct SnapshotAck {
 /// How a node is, told to the others from time to time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeState {
-    /// How often it has started.
-    pub boot: u64,
-    /// The version of the cluster map that it has.
-    pub map_version: u64,
-    /// Its wall clock, in milliseconds since the Unix epoch.
-    pub wall_ms: u64,
-    /// Bytes it may still write.
-    pub space_free: u64,
-    /// How many cores it has.
-    pub cores: u16,
+    /// Whether it gives away what it leads, and wants to lead nothing.
+    pub drains: bool,
 }
 
 /// One item of a batch.
@@ -215,11 +207,15 @@ fn read<'a>(rest: &mut Reader<'a>) -> Result<Option<PeerItem<'a>>, WireError> {
             outcome: body.u8()?,
         }),
         NODE_STATE => PeerItem::NodeState(NodeState {
-            boot: body.u64()?,
-            map_version: body.u64()?,
-            wall_ms: body.u64()?,
-            space_free: body.u64()?,
-            cores: body.u16()?,
+            drains: match body.u8()? {
+                0 => false,
+                1 => true,
+                _ => {
+                    return Err(WireError::Malformed {
+                        what: "whether a node drains is neither 0 nor 1",
+                    });
+                }
+            },
         }),
         MAP => PeerItem::Map {
             version: body.u64()?,
@@ -266,7 +262,7 @@ impl PeerItem<'_> {
                 PeerItem::ForwardReply { frame, .. } => 8 + frame.len(),
                 PeerItem::SnapshotChunk(chunk) => 31 + chunk.bytes.len(),
                 PeerItem::SnapshotAck(_) => 31,
-                PeerItem::NodeState(_) => 34,
+                PeerItem::NodeState(_) => 1,
                 PeerItem::Map { bytes, .. } => 8 + bytes.len(),
             }
     }
@@ -322,11 +318,7 @@ impl PeerItem<'_> {
                 Ok(())
             }),
             PeerItem::NodeState(state) => append(out, NODE_STATE, |out| {
-                out.extend_from_slice(&state.boot.to_le_bytes());
-                out.extend_from_slice(&state.map_version.to_le_bytes());
-                out.extend_from_slice(&state.wall_ms.to_le_bytes());
-                out.extend_from_slice(&state.space_free.to_le_bytes());
-                out.extend_from_slice(&state.cores.to_le_bytes());
+                out.push(u8::from(state.drains));
                 Ok(())
             }),
             PeerItem::Map { version, bytes } => append(out, MAP, |out| {
