@@ -7,5 +7,6 @@ pub mod config;
 pub mod node;
 pub mod planted;
 pub mod replica;
+pub mod resp;
 pub mod runtime;
 pub mod shard;

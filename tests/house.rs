@@ -95,6 +95,24 @@ fn the_admin_server_looks_only_down() {
 }
 
 #[test]
+fn the_redis_protocol_knows_no_shard_and_no_world() {
+    let hits = naming(
+        &["src/resp"],
+        &[
+            "crate::shard",
+            "crate::node",
+            "crate::config",
+            "ringbolt_engine",
+            "glommio",
+            "Instant::now",
+            "SystemTime::now",
+            "std::fs",
+        ],
+    );
+    assert!(hits.is_empty(), "{}", hits.join("\n"));
+}
+
+#[test]
 fn unsafe_stands_only_in_the_ring_and_disk_layers() {
     let hits: Vec<_> = naming(
         &[

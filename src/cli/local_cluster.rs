@@ -88,6 +88,11 @@ impl Args {
         (Ipv4Addr::LOCALHOST, self.port + index * PORT_STEP).into()
     }
 
+    /// Where Redis clients find a node: a port above its own.
+    fn resp_address(&self, index: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port + index * PORT_STEP + 1).into()
+    }
+
     /// Each node's name and the arguments of its `ringbolt server`.
     fn plan(&self, machine: &Machine) -> Vec<(String, Vec<String>)> {
         let peers: Vec<Peer> = (0..self.nodes)
@@ -115,6 +120,7 @@ impl Args {
                     ("--node", name(index)),
                     ("--peers", peers.clone()),
                     ("--listen", self.address(index).to_string()),
+                    ("--resp", self.resp_address(index).to_string()),
                     ("--data", self.data.join(name(index)).display().to_string()),
                     ("--cores", cores.max(1).to_string()),
                     ("--cpus", cpus),

@@ -61,6 +61,8 @@ pub struct Settings {
     pub memory: u64,
     /// Partitions of a data folder that is yet to be made; a power of two up to 16384.
     pub partitions: u16,
+    /// The door for Redis clients.
+    pub resp: RespSettings,
     /// The loop of each core.
     pub core: CoreSettings,
     /// What clients may ask for.
@@ -89,6 +91,31 @@ impl Settings {
     pub fn cpu_of(&self, core: u16) -> Option<u16> {
         self.cpus.get(usize::from(core)).copied()
     }
+}
+
+/// The door for Redis clients.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RespSettings {
+    /// Where they connect, if anywhere.
+    #[serde(deserialize_with = "address_or_off")]
+    pub listen: Option<SocketAddr>,
+    /// The keyspaces that they choose from by number.
+    pub databases: Vec<String>,
+    /// What is done about keys that other nodes lead.
+    pub cluster: RespCluster,
+    /// Keys that `KEYS` may answer with.
+    pub keys_max: usize,
+}
+
+/// What is done about keys that other nodes lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RespCluster {
+    /// The other node is asked.
+    Forward,
+    /// The client is told whom to ask.
+    Moved,
 }
 
 /// The loop of each core.
@@ -312,6 +339,14 @@ fn admin_listen<'de, D: Deserializer<'de>>(from: D) -> Result<AdminListen, D::Er
             .map(AdminListen::At)
             .map_err(serde::de::Error::custom),
     }
+}
+
+fn address_or_off<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text == OFF {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 fn micros<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

@@ -22,6 +22,8 @@ pub(super) enum Parsed {
     Cpus(Vec<u16>),
     /// Nodes, sorted by name; empty is `none`.
     Peers(Vec<Peer>),
+    /// Names, as they were given.
+    Names(Vec<String>),
     /// To be decided from the machine and other settings.
     Auto,
 }
@@ -41,6 +43,7 @@ impl Parsed {
                 let pair = |peer: Peer| vec![peer.name, peer.address];
                 Value::from(peers.into_iter().map(pair).collect::<Vec<_>>())
             }
+            Self::Names(names) => Value::from(names),
             Self::Auto => Value::from(AUTO),
         }
     }
@@ -59,6 +62,7 @@ impl Parsed {
             Self::Cpus(cpus) => format!("\"{}\"", show_cpus(cpus)),
             Self::Peers(peers) if peers.is_empty() => "\"none\"".to_string(),
             Self::Peers(peers) => format!("\"{}\"", show_peers(peers)),
+            Self::Names(names) => format!("\"{}\"", names.join(",")),
             Self::Auto => format!("\"{AUTO}\""),
         }
     }
@@ -83,6 +87,7 @@ impl Setting {
             Kind::AddressOrOff if text == OFF => Ok(Parsed::Text(text)),
             Kind::Address | Kind::AddressOrOff => address(&text).map(Parsed::Text),
             Kind::Name => name(&text).map(|()| Parsed::Text(text)),
+            Kind::Names => names(&text).map(Parsed::Names),
             Kind::Count {
                 min,
                 max,
@@ -126,6 +131,7 @@ impl Kind {
             Self::Path => "a path".into(),
             Self::Address => "an address and port such as 127.0.0.1:7400".into(),
             Self::AddressOrOff => "an address and port such as 127.0.0.1:7402, or off".into(),
+            Self::Names => "names with commas between them".into(),
             Self::Name => "1 to 64 characters of A-Z, a-z, 0-9, '_', '.' and '-'".into(),
             Self::Count {
                 min,
@@ -213,6 +219,19 @@ pub(super) fn address(text: &str) -> Result<String, String> {
         Some(address) => Ok(address.to_string()),
         None => Err("the name has no address".into()),
     }
+}
+
+/// Names with commas between them, each once.
+fn names(text: &str) -> Result<Vec<String>, String> {
+    let mut all: Vec<String> = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        name(part).map_err(|_| format!("{part:?} is not a name"))?;
+        if all.iter().any(|other| other == part) {
+            return Err(format!("{part} is listed twice"));
+        }
+        all.push(part.to_owned());
+    }
+    Ok(all)
 }
 
 /// Whether text is a name.

@@ -36,6 +36,8 @@ pub enum Kind {
     AddressOrOff,
     /// 1–64 characters of `[A-Za-z0-9_.-]`.
     Name,
+    /// Such names, with commas between them.
+    Names,
     /// A whole number.
     Count {
         /// Least.
@@ -183,6 +185,33 @@ pub const SETTINGS: &[Setting] = &[
         doc: "How many partitions the data is cut into; the unit that moves between cores. Used \
               when the data folder is made and fixed from then on. Have four or more for each \
               core there may ever be.",
+    },
+    Setting {
+        key: "resp.listen",
+        kind: Kind::AddressOrOff,
+        default: "off",
+        doc: "Where Redis clients connect; off: nowhere. In a cluster each node's is as far from its \
+              own port as on every other node. docs/redis.md says what they can do.",
+    },
+    Setting {
+        key: "resp.databases",
+        kind: Kind::Names,
+        default: "default",
+        doc: "The keyspaces that Redis clients choose with SELECT, by their numbers from 0.",
+    },
+    Setting {
+        key: "resp.cluster",
+        kind: Kind::Choice(&["forward", "moved"]),
+        default: "forward",
+        doc: "What a Redis client is answered about a key that another node leads. forward: that node's \
+              answer, so that any client can use any node. moved: where to ask, for clients that \
+              know clusters; SCAN, KEYS, DBSIZE and FLUSHDB then concern what the node leads.",
+    },
+    Setting {
+        key: "resp.keys_max",
+        kind: count(1, 10_000_000),
+        default: "100000",
+        doc: "Keys that KEYS may answer with. Over it Redis clients are told to use SCAN.",
     },
     Setting {
         key: "core.spin",

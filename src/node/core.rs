@@ -11,11 +11,11 @@ use ringbolt_ring::{ConnId, Event, ListenerId, Ring, RingWaker};
 use ringbolt_wire::codec;
 use ringbolt_wire::message::{ErrorCode, ErrorReply};
 
-use super::mailbox::{Letter, Mailboxes};
+use super::mailbox::{Door, Letter, Mailboxes};
 use crate::admin::CoreView;
 use crate::cluster::{ClusterView, NodeId};
 use crate::shard::mail::{Parcel, SessionKey};
-use crate::shard::{Port, Shard};
+use crate::shard::{Port, Shard, resp_refusal};
 
 /// How long a client that met the limit of connections should wait, in milliseconds.
 const RETRY_AFTER_MS: u32 = 1000;
@@ -44,7 +44,7 @@ pub struct Core<E: Env> {
     leaving: AHashMap<ConnId, (u16, Vec<u8>)>,
     /// Connections for whose core's mailbox was full. As many at most as this core may have.
     waiting: VecDeque<(u16, Letter)>,
-    listener: Option<ListenerId>,
+    listeners: Vec<(Door, ListenerId)>,
     stopping: bool,
 }
 
@@ -66,7 +66,7 @@ impl<E: Env> Core<E> {
             links: Vec::new(),
             leaving: AHashMap::new(),
             waiting: VecDeque::new(),
-            listener: None,
+            listeners: Vec::new(),
             stopping: false,
         }
     }
@@ -77,9 +77,10 @@ impl<E: Env> Core<E> {
         while let Some(letter) = self.mailboxes.take(self.number) {
             match letter {
                 Letter::Parcel(parcel) => self.shard.parcel(&parcel),
-                Letter::Connection { socket, input } => self.adopt(ring, socket, &input),
-                Letter::Listen(listener) => {
-                    self.listener = Some(ring.listen(OwnedFd::from(listener)));
+                Letter::Connection { socket, input } => self.adopt(ring, Door::Own, socket, &input),
+                Letter::Listen(door, listener) => {
+                    let listener = ring.listen(OwnedFd::from(listener));
+                    self.listeners.push((door, listener));
                 }
                 Letter::Look(look) => {
                     let shard = self.shard.view(look.depth);
@@ -90,7 +91,7 @@ impl<E: Env> Core<E> {
                 }
                 Letter::Stop => {
                     self.stopping = true;
-                    if let Some(listener) = self.listener.take() {
+                    for (_, listener) in self.listeners.drain(..) {
                         ring.stop_listening(listener);
                     }
                     self.shard.drain();
@@ -117,7 +118,12 @@ impl<E: Env> Core<E> {
                     self.shard.sent(link.session, buf);
                 }
             }
-            Event::Accepted { socket, .. } => self.adopt(ring, socket, &[]),
+            Event::Accepted { listener, socket } => {
+                let mut listeners = self.listeners.iter();
+                let door = listeners.find(|(_, known)| *known == listener);
+                let door = door.map_or(Door::Own, |(door, _)| *door);
+                self.adopt(ring, door, socket, &[]);
+            }
             Event::Eof { conn } => match self.link(conn) {
                 Some(link) => self.shard.ended(link.session),
                 None => ring.close(conn),
@@ -193,7 +199,7 @@ impl<E: Env> Core<E> {
     }
 
     /// Takes a connection in, with input that it has sent already.
-    fn adopt(&mut self, ring: &mut Ring, socket: OwnedFd, input: &[u8]) {
+    fn adopt(&mut self, ring: &mut Ring, door: Door, socket: OwnedFd, input: &[u8]) {
         // At the ring's own limit there is no slot to say so from: the socket is just closed.
         let Ok(conn) = ring.adopt(socket) else {
             return;
@@ -202,7 +208,11 @@ impl<E: Env> Core<E> {
         if slot >= self.links.len() {
             self.links.resize(slot + 1, None);
         }
-        match self.shard.connected(slot as u64) {
+        let session = match door {
+            Door::Own => self.shard.connected(slot as u64),
+            Door::Resp => self.shard.connected_resp(slot as u64),
+        };
+        match session {
             Some(session) => {
                 self.links[slot] = Some(Link { conn, session });
                 if !input.is_empty() {
@@ -212,7 +222,13 @@ impl<E: Env> Core<E> {
             None => {
                 self.links[slot] = None;
                 // It may have been closed meanwhile; then nobody is left to be told.
-                let _closed = ring.send(conn, refusal());
+                let _closed = ring.send(
+                    conn,
+                    match door {
+                        Door::Own => refusal(),
+                        Door::Resp => resp_refusal(),
+                    },
+                );
                 ring.finish(conn);
             }
         }

@@ -53,6 +53,7 @@ async fn live(
         map: Arc::clone(&plan.map),
         cluster: Arc::clone(&plan.cluster),
         limits: plan.limits.clone(),
+        resp: Arc::clone(&plan.resp),
         dir,
         space_reserve: plan.space_reserve,
     };

@@ -17,6 +17,15 @@ use crate::shard::mail::Parcel;
 /// wait there is bounded by the limits on requests in flight.
 const LETTERS_MAX: usize = 256;
 
+/// Who connects through a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Clients of Ringbolt's own protocol, and other nodes.
+    Own,
+    /// Redis clients.
+    Resp,
+}
+
 /// What one core sends another.
 #[derive(Debug)]
 pub enum Letter {
@@ -30,7 +39,7 @@ pub enum Letter {
         input: Vec<u8>,
     },
     /// Every core is ready: accept connections here.
-    Listen(TcpListener),
+    Listen(Door, TcpListener),
     /// Somebody wants to know what the core is at.
     Look(Look),
     /// Finish what is under way and stop.

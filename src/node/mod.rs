@@ -18,6 +18,7 @@ mod plan;
 pub mod preflight;
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -31,7 +32,7 @@ use crate::config::{self, Settings};
 use crate::runtime::{self, Cores, Durability, probe, signals};
 use format::{DataDir, FORMAT_VERSION, Format};
 use identity::Membership;
-use mailbox::{Letter, Mailboxes};
+use mailbox::{Door, Letter, Mailboxes};
 use plan::Plan;
 
 /// How the line ends by which a node says that it serves.
@@ -65,13 +66,14 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     let mut dir = open_folder(&settings)?;
     let port = listen::claim(settings.listen)?;
     let admin = eyes::open(&settings)?;
+    let resp_port = settings.resp.listen.map(listen::claim).transpose()?;
     let Some(member) = identity::settle(&settings, &mut dir, port, stop_asked)? else {
         return Ok(());
     };
     if let Some(admin) = &admin {
         admin.recovering();
     }
-    match serve(&settings, &mut dir, &member, admin.as_ref()) {
+    match serve(&settings, &mut dir, &member, admin.as_ref(), resp_port) {
         // Of several nodes, one that cannot use its data any more gets it from the others. What it has
         // is set aside at its next start, which is at once.
         Err(error @ (StartError::Outlived(_) | StartError::CoreDamaged { .. }))
@@ -101,6 +103,7 @@ fn serve(
     dir: &mut DataDir,
     member: &Membership,
     admin: Option<&Admin>,
+    resp_port: Option<TcpListener>,
 ) -> Result<(), StartError> {
     let start = random_bytes().map_err(|error| StartError::io("/dev/urandom", &error))?;
     let plan = Arc::new(Plan::new(settings, dir, member, u64::from_le_bytes(start))?);
@@ -134,9 +137,14 @@ fn serve(
             return node.stop();
         }
     }
+    drop(resp_port);
     for core in 0..settings.cores {
         let listener = listen::listener(settings.listen)?;
-        node.post(core, Letter::Listen(listener));
+        node.post(core, Letter::Listen(Door::Own, listener));
+        if let Some(address) = settings.resp.listen {
+            let listener = listen::listener(address)?;
+            node.post(core, Letter::Listen(Door::Resp, listener));
+        }
     }
     if let Some(admin) = admin {
         admin.serving(eyes::running(&node, &plan));
@@ -391,6 +399,10 @@ fn announce(
     recovery: Duration,
 ) {
     let listen = settings.listen;
+    let resp = match settings.resp.listen {
+        Some(address) => format!("\n  redis       {address}"),
+        None => String::new(),
+    };
     let durability = &dir.format().durability;
     let pinned = if settings.cpus.is_empty() {
         "not pinned".to_owned()
@@ -400,7 +412,7 @@ fn announce(
     let text = format!(
         "Ringbolt {}{READY}\n  \
            node        {} ({} of cluster {:016x})\n  \
-           address     {listen}\n  \
+           address     {listen}{resp}\n  \
            admin       {}\n  \
            data        {} ({} partitions, start {})\n  \
            cores       {} ({pinned}), memory {}\n  \

@@ -14,8 +14,9 @@ use super::StartError;
 use super::format::DataDir;
 use super::identity::Membership;
 use crate::cluster::{ClusterView, Identity, NodeInfo, boot_of, map};
-use crate::config::{Compression, Durability as DurabilitySetting, Settings};
+use crate::config::{Compression, Durability as DurabilitySetting, RespCluster, Settings};
 use crate::replica::node_of;
+use crate::resp;
 use crate::runtime::{CoreOptions, Durability, LaunchOptions};
 use crate::shard::limits::ShardLimits;
 use crate::shard::route::PartitionMap;
@@ -43,6 +44,8 @@ pub struct Plan {
     pub cluster: Arc<ClusterView>,
     /// The limits of each shard.
     pub limits: ShardLimits,
+    /// The door for Redis clients.
+    pub resp: Arc<resp::Options>,
     /// The options of each engine.
     pub engine: EngineOptions,
     /// Free bytes below which puts are refused.
@@ -83,6 +86,7 @@ impl Plan {
             )),
             cluster: Arc::new(view(member, dir, start)?),
             engine: engine(settings, &limits),
+            resp: Arc::new(resp_options(settings)),
             limits,
             space_reserve: settings.disk.reserve_bytes,
             durability,
@@ -155,6 +159,20 @@ fn view(member: &Membership, dir: &DataDir, start: u64) -> Result<ClusterView, S
     ClusterView::new(identity, nodes, placement.collect())
         .with_map(member.map.clone(), &dir.seen()?)
         .map_err(|error| StartError::Cluster(error.to_string()))
+}
+
+fn resp_options(settings: &Settings) -> resp::Options {
+    resp::Options {
+        listen: settings.resp.listen,
+        native: Some(settings.listen),
+        databases: settings.resp.databases.clone(),
+        mode: match settings.resp.cluster {
+            RespCluster::Forward => resp::ClusterMode::Forward,
+            RespCluster::Moved => resp::ClusterMode::Moved,
+        },
+        keys_max: settings.resp.keys_max,
+        memory: settings.memory,
+    }
 }
 
 fn limits(settings: &Settings) -> ShardLimits {

@@ -114,6 +114,7 @@ fn is_write(frame: &[u8]) -> bool {
     [
         Kind::Write,
         Kind::Batch,
+        Kind::Clear,
         Kind::KeyspaceCreate,
         Kind::KeyspaceDrop,
     ]
@@ -165,7 +166,7 @@ impl<E: Env> Inner<E> {
             deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1),
             reach: match scope {
                 Scope::Whole => Reach::Whole,
-                Scope::Share => Reach::Share,
+                Scope::Share | Scope::Node => Reach::Share,
             },
             frame,
         };

@@ -110,6 +110,21 @@ impl<E: Env> Inner<E> {
         .await
     }
 
+    /// Has a request executed by whoever must, and waits for the answer: one frame.
+    pub(super) async fn request(
+        self: &Rc<Self>,
+        frame: &[u8],
+        scope: Scope,
+        origin: &Origin,
+    ) -> Vec<u8> {
+        let mut replies = self
+            .ask_each(&[frame], origin, |this, frame, origin| {
+                this.execute_frame(origin, scope, frame);
+            })
+            .await;
+        replies.pop().unwrap_or_default()
+    }
+
     /// This core.
     pub(super) fn target_here(&self) -> Target {
         Target {

@@ -46,9 +46,14 @@ impl<E: Env> Shard<E> {
             let skipped = session.skip.min(bytes.len());
             session.skip -= skipped;
             bytes = &bytes[skipped..];
-            if session.paused || !session.input.is_empty() {
+            if session.paused || session.stuck || !session.input.is_empty() {
                 session.input.extend_from_slice(bytes);
-                if session.paused {
+                if session.stuck && session.input.len() > inner.config.limits.inflight_bytes_max {
+                    session.paused = true;
+                    sessions.touch(key);
+                    return;
+                }
+                if session.paused || session.stuck {
                     return;
                 }
                 Some(std::mem::take(&mut session.input))
@@ -86,6 +91,13 @@ impl<E: Env> Shard<E> {
         let stage = inner.sessions.borrow_mut().get(key).map(|s| s.stage);
         if stage.is_some_and(Stage::is_peer) {
             inner.cut(key);
+            return;
+        }
+        if let Some(session) = inner.sessions.borrow_mut().get(key)
+            && session.stage == Stage::Resp
+            && (session.stuck || session.paused)
+        {
+            session.ended = true;
             return;
         }
         inner.finish(key);
@@ -144,6 +156,7 @@ impl<E: Env> Inner<E> {
                 Stage::Peer(_) => self.config.limits.peer_batch_bytes_max(),
                 Stage::Link(_) => WELCOME_FRAME_BYTES_MAX,
                 Stage::Closing => return bytes.len(),
+                Stage::Resp => return at + self.take_commands(key, &bytes[at..]),
             };
             let rest = &bytes[at..];
             match frame::peek(rest, limit) {
@@ -173,7 +186,7 @@ impl<E: Env> Inner<E> {
 
     /// Whether the connection may have another request taken up, and in what stage it is. If not,
     /// it is paused until its backlog has gone down.
-    fn may_take(&self, key: SessionKey) -> Option<Stage> {
+    pub(super) fn may_take(&self, key: SessionKey) -> Option<Stage> {
         let limits = &self.config.limits;
         let mut sessions = self.sessions.borrow_mut();
         let session = sessions.get(key)?;
@@ -206,7 +219,7 @@ impl<E: Env> Inner<E> {
         match stage {
             Stage::Peer(from) => return self.peer_batch(key, from, &view),
             Stage::Link(index) => return self.link_received(key, index, &view),
-            Stage::Greeting | Stage::Open | Stage::Closing => {}
+            Stage::Greeting | Stage::Open | Stage::Resp | Stage::Closing => {}
         }
         add(&self.counters.requests_total, 1);
         let origin = self.admit(key, &view, len);
@@ -535,6 +548,19 @@ impl<E: Env> Inner<E> {
                     self.stat(origin, scope, partition, keyspace, &read, key, bytes);
                 }
             }
+            Request::Clear {
+                keyspace,
+                partition,
+            } => {
+                if partition >= partitions {
+                    let message = format!("there is no partition {partition}");
+                    self.fail(&origin, ErrorCode::BadRequest, 0, 0, &message);
+                } else if self.owned(partition, origin, bytes)
+                    && self.serves_here(partition, true, &origin, scope, bytes)
+                {
+                    self.clear(origin, partition, keyspace);
+                }
+            }
             Request::Scan(scan) => self.scan(origin, scope, &scan, bytes),
             Request::Ping => self.answer(&origin, &Response::Done),
             Request::Topology => self.answer(&origin, &Response::Topology(self.topology())),
@@ -585,7 +611,14 @@ impl<E: Env> Inner<E> {
         key: &[u8],
         is_write: bool,
     ) {
-        if !origin.settled && self.hot.touch(partition) {
+        if !origin.settled {
+            self.touch_key(partition, keyspace, key, is_write);
+        }
+    }
+
+    /// The same for one that is known not to have waited.
+    pub(super) fn touch_key(&self, partition: u16, keyspace: u32, key: &[u8], is_write: bool) {
+        if self.hot.touch(partition) {
             let hash = self.hash(keyspace, key);
             self.hot.sample(partition, keyspace, key, hash, is_write);
         }

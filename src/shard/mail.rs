@@ -83,6 +83,8 @@ pub enum Scope {
     Whole,
     /// The receiver's share of a request that names more.
     Share,
+    /// The share of the receiver's node: what its cores lead.
+    Node,
 }
 
 /// One item of a parcel. Ranges point into the parcel's bytes.

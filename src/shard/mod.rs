@@ -40,6 +40,7 @@ mod peers;
 mod pending;
 mod read;
 mod reply;
+mod resp;
 pub mod route;
 mod scan;
 mod sessions;
@@ -73,6 +74,7 @@ use ringbolt_wire::message::{PartitionId, Token};
 
 use crate::cluster::{ClusterView, NodeId};
 use crate::replica::Replica;
+use crate::resp::Options;
 use catch_up::{Receiving, Sending};
 use consensus::{Awaiting, Rounds, Unlogged};
 use counters::Counters;
@@ -85,12 +87,14 @@ use mail::{Origin, Parcel, Scope, SessionKey};
 use old_reads::OldReads;
 use peers::Peers;
 use pending::{Outcome, PendingQueue};
+use resp::Resp;
 use route::PartitionMap;
 use sessions::{Sessions, Stage};
 use trace::{Account, Acks};
 use writers::Writers;
 
 pub use observe::ReplicaState;
+pub use resp::resp_refusal;
 
 /// The sockets and mailboxes of a core, as a shard sees them.
 pub trait Port {
@@ -128,6 +132,8 @@ pub struct ShardConfig {
     pub cluster: Arc<ClusterView>,
     /// Its limits.
     pub limits: ShardLimits,
+    /// The door for Redis clients.
+    pub resp: Arc<Options>,
     /// The engine's folder, whose file system is watched for free space.
     pub dir: std::path::PathBuf,
     /// Free space, in bytes, below which puts are refused.
@@ -241,6 +247,7 @@ struct Inner<E: Env> {
     peers: RefCell<Peers>,
     forwards: RefCell<Forwards>,
     keyspaces: RefCell<Keyspaces>,
+    resp: Resp,
     /// Whether a keyspace is being created or dropped: one at a time.
     keyspaces_busy: Cell<bool>,
     /// Whether this core serves as the leader of the home partition.
@@ -286,6 +293,12 @@ impl<E: Env> Shard<E> {
             account: Account::new(micros(config.limits.slow_threshold) as u32),
             acks: RefCell::new(Acks::new(partitions)),
             hot: Hot::new(partitions, micros(began)),
+            resp: Resp::new(
+                Arc::clone(&config.resp),
+                &config.limits,
+                config.core,
+                env.random(),
+            ),
             hasher: ahash::RandomState::with_seeds(env.random(), 1, 2, 3),
             env,
             engine,

@@ -678,7 +678,7 @@ impl<E: Env> Inner<E> {
                     peers.incoming.remove(&from);
                 }
             }
-            Stage::Greeting | Stage::Open | Stage::Closing => {}
+            Stage::Greeting | Stage::Open | Stage::Resp | Stage::Closing => {}
         }
     }
 }

@@ -79,6 +79,8 @@ pub(super) enum KeyHashes {
     None,
     One(u64),
     Many(Box<[u64]>),
+    /// Any key.
+    All,
 }
 
 impl KeyHashes {
@@ -87,6 +89,7 @@ impl KeyHashes {
             Self::None => false,
             Self::One(one) => *one == hash,
             Self::Many(many) => many.contains(&hash),
+            Self::All => true,
         }
     }
 }

@@ -39,14 +39,14 @@ use super::{Deferred, Inner, micros};
 use crate::planted::{self, Bug};
 
 /// What a read from memory came to.
-enum Glance {
-    Replied,
+pub(super) enum Glance {
+    /// There is a record, and it was told.
+    Told,
     Absent,
     /// The record is expired by the clock, not yet by the partition's time.
     Expiring,
-    /// It is not known whether this replica still leads.
-    Unproven,
-    NeedsDisk,
+    /// It needs the disk, or it is not known whether this replica still leads.
+    Unknown,
 }
 
 impl<E: Env> Inner<E> {
@@ -274,40 +274,48 @@ impl<E: Env> Inner<E> {
             }
             Err(refusal) => return self.refuse(&origin, &refusal),
         }
-        let glance = {
-            let mut row_key = self.row_key.borrow_mut();
-            let row_key = row_key.set(partition, keyspace, key);
-            let found = self.engine.tree().get_now(row_key, at, |row, value| {
-                if self.expires_here(partition, &row) {
-                    return Glance::Expiring;
-                }
-                if !self.proven_now(partition, read.level) {
-                    return Glance::Unproven;
-                }
-                self.note_key(&origin, partition, keyspace, key);
-                self.reply(&origin, |out| {
-                    codec::encode_value(out, origin.request_id, seen, &meta(&row), value);
-                });
-                Glance::Replied
+        let target = (partition, keyspace, read.level);
+        let glance = self.glance(target, key, at, |row, value| {
+            self.note_key(&origin, partition, keyspace, key);
+            self.reply(&origin, |out| {
+                codec::encode_value(out, origin.request_id, seen, &meta(row), value);
             });
-            match found {
-                Lookup::Found(glance) => glance,
-                Lookup::Absent => Glance::Absent,
-                Lookup::NeedsDisk => Glance::NeedsDisk,
-            }
-        };
+        });
         match glance {
-            Glance::Replied => {}
-            Glance::Absent if self.proven_now(partition, read.level) => {
-                self.reply(&origin, |out| {
-                    codec::encode_not_found(out, origin.request_id, seen);
-                });
-            }
+            Glance::Told => {}
+            Glance::Absent => self.reply(&origin, |out| {
+                codec::encode_not_found(out, origin.request_id, seen);
+            }),
             Glance::Expiring => self.defer_for_time(&origin, scope, partition, bytes),
-            Glance::Absent | Glance::Unproven | Glance::NeedsDisk => {
-                let target = (partition, keyspace, read.level);
-                self.get_in_task(origin, scope, target, key, bytes);
+            Glance::Unknown => self.get_in_task(origin, scope, target, key, bytes),
+        }
+    }
+
+    /// Reads one key from memory, and tells what is there if it may be answered at once. What was
+    /// committed when the request came must be applied.
+    pub(super) fn glance(
+        &self,
+        (partition, keyspace, level): (PartitionId, KeyspaceId, ReadLevel),
+        key: &[u8],
+        at: ReadAt,
+        tell: impl FnOnce(&RowMeta, &[u8]),
+    ) -> Glance {
+        let mut row_key = self.row_key.borrow_mut();
+        let row_key = row_key.set(partition, keyspace, key);
+        let found = self.engine.tree().get_now(row_key, at, |row, value| {
+            if self.expires_here(partition, &row) {
+                return Glance::Expiring;
             }
+            if !self.proven_now(partition, level) {
+                return Glance::Unknown;
+            }
+            tell(&row, value);
+            Glance::Told
+        });
+        match found {
+            Lookup::Found(glance) => glance,
+            Lookup::Absent if self.proven_now(partition, level) => Glance::Absent,
+            Lookup::Absent | Lookup::NeedsDisk => Glance::Unknown,
         }
     }
 

@@ -67,7 +67,7 @@ impl From<EngineError> for Refusal {
 
 /// Whether a reply brings stored data, so that asking again does no harm. An answer to a write, of
 /// whatever size, must be given: it says what was done.
-fn carries_data(reply: &[u8]) -> bool {
+pub(super) fn carries_data(reply: &[u8]) -> bool {
     const DATA: [u8; 3] = [Kind::Value as u8, Kind::Values as u8, Kind::Rows as u8];
     frame::open(reply).is_ok_and(|view| DATA.contains(&view.kind))
 }
@@ -163,6 +163,9 @@ impl<E: Env> Inner<E> {
                         session.inflight_bytes.saturating_sub(origin.cost as usize);
                     if session.backlog() == 0 {
                         session.sent = self.clock.get().now;
+                    }
+                    if session.resp.is_some() {
+                        return self.answered(session, origin, encode);
                     }
                     let limit = self.config.limits.backlog_bytes_max();
                     let start = session.out.len();

@@ -15,7 +15,7 @@ use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::row::{self, split_row_key};
 use ringbolt_engine::tree::Cursor;
 use ringbolt_wire::codec::RowsBuilder;
-use ringbolt_wire::message::{ErrorCode, Meta, PartitionId, Response, Scan, Token};
+use ringbolt_wire::message::{ErrorCode, Meta, PartitionId, Request, Response, Scan, Token};
 use ringbolt_wire::slot::partition_of_prefix;
 
 use super::Inner;
@@ -26,6 +26,7 @@ use super::mail::{Origin, Scope};
 use super::read::decode_reply;
 use super::reply::{Refusal, meta};
 use super::trace::Wait;
+use crate::resp::cursor;
 
 /// Rows of a page whose request leaves it to the server.
 const ROWS_DEFAULT: u32 = 100;
@@ -87,12 +88,31 @@ impl Page {
     }
 }
 
-/// A page's cursor: a version byte and the last key.
-fn cursor_of(key: &[u8]) -> Vec<u8> {
+/// What a cursor begins with that goes on with a key.
+const AT_KEY: u8 = 1;
+/// What one begins with that goes on with the number of a Redis client's cursor, which the core
+/// remembers that it is sent to.
+const NAMED: u8 = 2;
+
+/// A page's cursor: the last key.
+pub(super) fn cursor_of(key: &[u8]) -> Vec<u8> {
     let mut cursor = Vec::with_capacity(key.len() + 1);
-    cursor.push(1);
+    cursor.push(AT_KEY);
     cursor.extend_from_slice(key);
     cursor
+}
+
+/// The cursor that a core remembers under this number.
+pub(super) fn named_cursor(number: u64) -> Vec<u8> {
+    let mut cursor = vec![NAMED];
+    cursor.extend_from_slice(&number.to_le_bytes());
+    cursor
+}
+
+fn named(cursor: &[u8]) -> Option<u64> {
+    let (first, number) = cursor.split_first()?;
+    let number = number.try_into().ok()?;
+    (*first == NAMED).then_some(u64::from_le_bytes(number))
 }
 
 /// One row of another core's page.
@@ -122,7 +142,8 @@ impl<E: Env> Inner<E> {
     ) {
         add(&self.counters.scan_pages_total, 1);
         if let Some(first) = scan.cursor.first()
-            && *first != 1
+            && *first != AT_KEY
+            && named(scan.cursor).is_none()
         {
             let refusal = Refusal::new(
                 ErrorCode::BadRequest,
@@ -134,6 +155,9 @@ impl<E: Env> Inner<E> {
         if scope == Scope::Share {
             return self.scan_here(origin, scope, scan, bytes);
         }
+        if let Some(number) = named(scan.cursor) {
+            return self.scan_named(origin, scope, scan, number);
+        }
         // A prefix with a whole tag is in one partition, so one core has it all.
         if let Some(partition) = partition_of_prefix(scan.prefix, self.config.map.partitions()) {
             if self.owned(partition, origin, bytes)
@@ -143,10 +167,14 @@ impl<E: Env> Inner<E> {
             }
             return;
         }
-        let partitions = 0..self.config.map.partitions();
-        let mut targets: Vec<Target> = partitions
-            .map(|partition| self.target_of(partition, by_leader(&scan.read)))
-            .collect();
+        let mut targets: Vec<Target> = if scope == Scope::Node {
+            self.cores_here()
+        } else {
+            let partitions = 0..self.config.map.partitions();
+            partitions
+                .map(|partition| self.target_of(partition, by_leader(&scan.read)))
+                .collect()
+        };
         targets.sort_unstable();
         targets.dedup();
         if let [target] = targets[..]
@@ -163,8 +191,30 @@ impl<E: Env> Inner<E> {
             let replies = this.ask(&asked, Scope::Share, &origin).await;
             let mut origin = origin;
             origin.trace.mark(Wait::Forward, this.now_us());
-            this.merge_pages(&origin, &page, &replies);
+            this.merge_pages(&origin, scope, &page, &replies);
         });
+    }
+
+    /// Goes on from the position that a Redis client's cursor names: on the core that remembers it.
+    fn scan_named(self: &Rc<Self>, origin: Origin, scope: Scope, scan: &Scan<'_>, number: u64) {
+        let core = cursor::Cursor::of(number).map(|cursor| cursor.core);
+        let core = core.filter(|&core| core < self.config.map.cores());
+        let mut frame = Vec::new();
+        if let Some(core) = core.filter(|&core| core != self.config.core) {
+            let request = Request::Scan(*scan);
+            if request.encode(origin.request_id, 0, &mut frame).is_ok() {
+                self.parcels.borrow_mut()[usize::from(core)].request(origin, scope, &frame);
+            }
+            return;
+        }
+        let position = self.named_position(number);
+        let cursor = position.map(|key| cursor_of(&key));
+        let scan = cursor.as_ref().map(|cursor| Scan { cursor, ..*scan });
+        let request = scan.map(Request::Scan);
+        match request.map(|request| request.encode(origin.request_id, 0, &mut frame)) {
+            Some(Ok(())) => self.execute_frame(origin, scope, &frame),
+            _ => self.refuse(&origin, &forgotten()),
+        }
     }
 
     /// The partitions that this core answers for.
@@ -291,7 +341,7 @@ impl<E: Env> Inner<E> {
     }
 
     /// Merges the cores' pages into one.
-    fn merge_pages(&self, origin: &Origin, page: &Page, replies: &[Vec<u8>]) {
+    fn merge_pages(&self, origin: &Origin, scope: Scope, page: &Page, replies: &[Vec<u8>]) {
         let mut shares = Vec::with_capacity(replies.len());
         let mut tokens = Vec::new();
         for reply in replies {
@@ -313,7 +363,7 @@ impl<E: Env> Inner<E> {
         let mut seen: Vec<PartitionId> =
             tokens.iter().map(|token: &Token| token.partition).collect();
         seen.sort_unstable();
-        if !seen.into_iter().eq(0..self.config.map.partitions()) {
+        if scope == Scope::Whole && !seen.into_iter().eq(0..self.config.map.partitions()) {
             return self.refuse(origin, &incomplete());
         }
         let stop = shares
@@ -346,6 +396,15 @@ impl<E: Env> Inner<E> {
             rows.finish(out, tokens, &cursor);
         });
     }
+}
+
+/// The cursor's position is not remembered.
+pub(super) fn forgotten() -> Refusal {
+    Refusal::new(
+        ErrorCode::BadRequest,
+        0,
+        "invalid cursor: it is none of this node's, or was not used for too long: begin again",
+    )
 }
 
 /// A page would lack a partition, or have it twice.

@@ -8,6 +8,7 @@ use ringbolt_wire::peer;
 
 use super::mail::SessionKey;
 use super::peers::PeerId;
+use crate::resp::connection::Connection;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(super) enum Stage {
     Greeting,
     /// Requests are served.
     Open,
+    /// A Redis client's commands are served.
+    Resp,
     /// What is in `out` is sent, then it is closed. Input is ignored.
     Closing,
     /// A core of another node sends batches on it. Limits of clients do not hold here.
@@ -55,6 +58,12 @@ pub(super) struct Session {
     pub(super) paused: bool,
     /// Since when, in microseconds.
     pub(super) paused_us: u64,
+    /// Whether no more input is taken up until an earlier command of the connection is answered.
+    pub(super) stuck: bool,
+    /// Whether the client will send no more, though not all that it sent is taken up.
+    pub(super) ended: bool,
+    /// What a Redis client's connection has beside the rest.
+    pub(super) resp: Option<Box<Connection>>,
     /// Whether the socket was told to stop reading.
     pub(super) port_paused: bool,
     /// Whether it is in the list of sessions with something to do at the turn's end.
@@ -94,7 +103,8 @@ impl Session {
 
     /// Replies that the client has not taken.
     pub(super) fn backlog(&self) -> usize {
-        self.out.len() + self.sending_bytes
+        let held = self.resp.as_ref().map_or(0, |resp| resp.held_bytes());
+        self.out.len() + self.sending_bytes + held
     }
 }
 
@@ -127,6 +137,9 @@ impl Sessions {
             sending_bytes: 0,
             paused: false,
             paused_us: 0,
+            stuck: false,
+            ended: false,
+            resp: None,
             port_paused: false,
             dirty: false,
             inflight: 0,
@@ -187,6 +200,10 @@ impl Sessions {
         let session = self.slab.remove(key.slot as usize);
         self.peers -= usize::from(session.stage.is_peer());
         Some(session)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Session)> {
+        self.slab.iter()
     }
 
     pub(super) fn keys(&self) -> Vec<SessionKey> {

@@ -193,10 +193,10 @@ impl<E: Env> Inner<E> {
             let Some(session) = sessions.get(key) else {
                 return;
             };
-            if !session.paused {
+            if !session.paused && !session.stuck {
                 return;
             }
-            if !session.port_paused {
+            if session.paused && !session.port_paused {
                 session.port_paused = true;
                 port.pause(session.handle);
             }
@@ -207,6 +207,7 @@ impl<E: Env> Inner<E> {
                 return;
             }
             session.paused = false;
+            session.stuck = false;
             let input = std::mem::take(&mut session.input);
             (session.handle, session.paused_us, input)
         };
@@ -218,9 +219,16 @@ impl<E: Env> Inner<E> {
         if let Some(session) = sessions.get(key) {
             session.frame_began = self.clock.get().now;
             session.input = input;
-            if !session.paused {
-                session.port_paused = false;
+            if session.paused {
+                return;
+            }
+            if std::mem::take(&mut session.port_paused) {
                 port.resume(handle);
+            }
+            if session.ended && !session.stuck {
+                session.input = Vec::new();
+                session.ended = false;
+                sessions.set_stage(key, Stage::Closing);
             }
         }
     }
@@ -274,7 +282,7 @@ impl<E: Env> Inner<E> {
         let silent = match session.stage {
             Stage::Greeting => since(session.heard) > limits.handshake_timeout,
             Stage::Closing => since(session.heard) > limits.stall_timeout && session.inflight == 0,
-            Stage::Open => {
+            Stage::Open | Stage::Resp => {
                 !limits.idle_timeout.is_zero()
                     && session.inflight == 0
                     && since(session.heard) > limits.idle_timeout
@@ -287,6 +295,7 @@ impl<E: Env> Inner<E> {
         };
         let dribbling = !session.input.is_empty()
             && !session.paused
+            && !session.stuck
             && since(session.frame_began) > limits.frame_timeout;
         stalled || silent || dribbling
     }

@@ -31,6 +31,7 @@ use super::writers::{self, Done};
 use super::{Inner, micros};
 use crate::planted::{self, Bug};
 use crate::replica::{Replica, node_of};
+use crate::resp::number;
 
 /// How often a decision may find its key's state pushed out of the cache again before it gives up.
 const DECISION_ATTEMPTS: usize = 16;
@@ -64,7 +65,7 @@ struct State {
 enum Verdict {
     ConditionFailed { version: u64, pending: bool },
     NotFound { pending: bool },
-    NotANumber { pending: bool },
+    NotANumber { overflow: bool, pending: bool },
     NeedsDisk,
 }
 
@@ -181,7 +182,7 @@ impl<E: Env> Inner<E> {
         self.pending.borrow_mut()[usize::from(partition)].push(pending);
     }
 
-    /// One write.
+    /// One write. `false` if it is to be decided later, after a look at the disk.
     pub(super) fn write(
         self: &Rc<Self>,
         mut origin: Origin,
@@ -190,7 +191,7 @@ impl<E: Env> Inner<E> {
         options: &WriteOptions,
         op: &WriteOp<'_>,
         bytes: &[u8],
-    ) {
+    ) -> bool {
         origin.trace.op = match op {
             WriteOp::Put { .. } => Op::Put,
             WriteOp::Delete { .. } => Op::Delete,
@@ -201,19 +202,23 @@ impl<E: Env> Inner<E> {
             .check_leads(partition, keyspace)
             .and_then(|()| self.check_options(partition, options));
         if let Err(refusal) = checked {
-            return self.refuse(&origin, &refusal);
+            self.refuse(&origin, &refusal);
+            return true;
         }
         if self.answer_repeat(origin, partition, options) {
-            return;
+            return true;
         }
         if let Err(refusal) = self.check_op(op) {
-            return self.refuse(&origin, &refusal);
+            self.refuse(&origin, &refusal);
+            return true;
         }
         let mut arena = Vec::new();
         let decided = match self.decide(partition, keyspace, op, &mut arena) {
             Ok(decided) => decided,
             Err(verdict) => {
-                return self.not_done(origin, partition, verdict, &[op.key()], bytes, keyspace);
+                let now = !matches!(verdict, Verdict::NeedsDisk);
+                self.not_done(origin, partition, verdict, &[op.key()], bytes, keyspace);
+                return now;
             }
         };
         let effect = decided.effect(keyspace, &arena);
@@ -230,7 +235,10 @@ impl<E: Env> Inner<E> {
         };
         let head = match proposed {
             Ok(head) => head,
-            Err(refusal) => return self.refuse(&origin, &refusal),
+            Err(refusal) => {
+                self.refuse(&origin, &refusal);
+                return true;
+            }
         };
         if let Some(result) = result {
             self.result_proposed(&head, result);
@@ -250,6 +258,37 @@ impl<E: Env> Inner<E> {
             bytes: origin.cost,
         };
         self.await_commit(partition, pending);
+        true
+    }
+
+    /// Removes every record of a keyspace in one partition.
+    pub(super) fn clear(&self, origin: Origin, partition: PartitionId, keyspace: KeyspaceId) {
+        let everything = Effect::DeleteRange {
+            keyspace,
+            from: &[],
+            to: &[],
+        };
+        let proposed = self
+            .check_leads(partition, keyspace)
+            .and_then(|()| self.check_tables())
+            .and_then(|()| self.propose(partition, 0, 0, &[everything]));
+        match proposed {
+            Ok(head) => {
+                let outcome = Outcome::Written {
+                    origin,
+                    existed: None,
+                };
+                let pending = Pending {
+                    id: head.id,
+                    keys: KeyHashes::All,
+                    outcome,
+                    ack: Ack::Quorum,
+                    bytes: 0,
+                };
+                self.await_commit(partition, pending);
+            }
+            Err(refusal) => self.refuse(&origin, &refusal),
+        }
     }
 
     /// The one partition of a batch's keys.
@@ -388,14 +427,15 @@ impl<E: Env> Inner<E> {
             } => {
                 let mut number = Some(0);
                 let state = self.state(partition, keyspace, key, time_ms, |value| {
-                    number = parse_number(value);
+                    number = number::parse(value);
                 })?;
                 check(condition, &state)?;
-                let value = number
-                    .and_then(|number: i64| number.checked_add(by))
-                    .ok_or(Verdict::NotANumber {
-                        pending: state.pending,
-                    })?;
+                let refused = |overflow| Verdict::NotANumber {
+                    overflow,
+                    pending: state.pending,
+                };
+                let number: i64 = number.ok_or(refused(false))?;
+                let value = number.checked_add(by).ok_or(refused(true))?;
                 let start = arena.len();
                 // Writing to a vector cannot fail.
                 let _ = write!(arena, "{value}");
@@ -481,6 +521,10 @@ impl<E: Env> Inner<E> {
                             keyspace: k,
                             key: effect_key,
                         } if k == keyspace && effect_key == key => found = Some(None),
+                        // What the server writes itself removes whole keyspaces only.
+                        Effect::DeleteRange { keyspace: k, .. } if k == keyspace => {
+                            found = Some(None);
+                        }
                         _ => {}
                     }
                 }
@@ -541,11 +585,11 @@ impl<E: Env> Inner<E> {
                 pending,
             ),
             Verdict::NotFound { pending } => (Outcome::NotFound { origin }, pending),
-            Verdict::NotANumber { pending } => (
+            Verdict::NotANumber { overflow, pending } => (
                 Outcome::Failed {
                     origin,
                     code: ErrorCode::NotANumber,
-                    detail: 0,
+                    detail: u64::from(overflow),
                 },
                 pending,
             ),
@@ -830,9 +874,4 @@ fn check(condition: Condition, state: &State) -> Result<(), Verdict> {
         version: state.present.map_or(0, |present| present.version),
         pending: state.pending,
     })
-}
-
-/// A decimal i64 in ASCII, as an increment reads and writes it.
-fn parse_number(value: &[u8]) -> Option<i64> {
-    std::str::from_utf8(value).ok()?.parse().ok()
 }

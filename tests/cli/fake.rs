@@ -117,6 +117,10 @@ fn answer(request: &Request<'_>, mut reply: impl FnMut(Response<'_>)) {
                 existed: None,
             }),
         },
+        Request::Clear { .. } => reply(Response::Written {
+            token: TOKEN,
+            existed: None,
+        }),
         Request::Batch { ops, .. } => {
             let counters = ops.iter().map(|op| match op {
                 WriteOp::Increment { by, .. } => Some(40 + by),

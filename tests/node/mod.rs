@@ -9,3 +9,4 @@ mod input;
 mod leadership;
 mod lifecycle;
 mod rejoin;
+mod resp;

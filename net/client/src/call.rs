@@ -458,6 +458,7 @@ fn why(error: &Error) -> Arc<str> {
 fn is_write(request: &Request<'_>) -> bool {
     match request {
         Request::Write { .. }
+        | Request::Clear { .. }
         | Request::Batch { .. }
         | Request::KeyspaceCreate { .. }
         | Request::KeyspaceDrop { .. } => true,

@@ -54,6 +54,8 @@ kinds! {
     Write = 0x20,
     /// Request: many writes to one partition.
     Batch = 0x21,
+    /// Request: no more records of a keyspace in one partition.
+    Clear = 0x22,
     /// Request: a new keyspace.
     KeyspaceCreate = 0x30,
     /// Request: the end of a keyspace.
@@ -88,7 +90,7 @@ kinds! {
     Values = 0x93,
     /// Response to `Scan`.
     Rows = 0x94,
-    /// Response to a put, delete or touch.
+    /// Response to a put, delete, touch or clear.
     Written = 0xA0,
     /// Response to an increment.
     Counter = 0xA1,

@@ -269,6 +269,14 @@ pub enum Request<'a> {
         /// The writes.
         ops: WriteOps<'a>,
     },
+    /// Removes every record of a keyspace in one partition, durably on a majority:
+    /// [`Response::Written`].
+    Clear {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The partition.
+        partition: PartitionId,
+    },
     /// A page of rows: [`Response::Rows`].
     Scan(Scan<'a>),
     /// Creates a keyspace: [`Response::Keyspaces`] with the one created.
@@ -404,7 +412,7 @@ pub enum Response<'a> {
         /// `None` where the key does not exist.
         values: Vec<Option<(Meta, &'a [u8])>>,
     },
-    /// To a put, delete or touch.
+    /// To a put, delete, touch or clear.
     Written {
         /// Where the write stands; its index is the record's new version.
         token: Token,

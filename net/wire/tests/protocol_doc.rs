@@ -210,6 +210,11 @@ fn requests_are_as_documented() {
         ops: ops.as_ops(),
     };
     check("batch", 14, 0, batch);
+    let clear = Request::Clear {
+        keyspace: 7,
+        partition: 9,
+    };
+    check("clear", 21, 0, clear);
     let create = Request::KeyspaceCreate {
         name: "sessions",
         options: KeyspaceOptions {

@@ -20,6 +20,10 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
 
+    /// Where Redis clients connect, such as 127.0.0.1:6379 [default: nowhere].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub resp: Option<String>,
+
     /// This node's name, one of --peers [default: ringbolt].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
@@ -99,6 +103,7 @@ impl SettingsArgs {
         let named = [
             ("data", "data", &self.data),
             ("listen", "listen", &self.listen),
+            ("resp", "resp.listen", &self.resp),
             ("node", "name", &self.node),
             ("peers", "peers", &self.peers),
             ("zone", "zone", &self.zone),

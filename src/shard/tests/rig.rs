@@ -186,6 +186,7 @@ impl Rig {
                 env.clone(),
                 engine,
                 ShardConfig {
+                    resp: Arc::default(),
                     core,
                     map: Arc::clone(&map),
                     cluster: Arc::clone(&cluster),

@@ -148,7 +148,7 @@ impl Data {
                 here: 1,
                 ..NodeStatus::default()
             })),
-            Request::Topology => seen.error(ErrorCode::Unsupported, 0),
+            Request::Topology | Request::Clear { .. } => seen.error(ErrorCode::Unsupported, 0),
             Request::Hello { .. } => seen.error(ErrorCode::Handshake, 0),
         }
     }

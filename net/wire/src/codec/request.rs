@@ -43,6 +43,7 @@ impl<'a> Request<'a> {
             Request::MultiGet { .. } => Kind::MultiGet,
             Request::Write { .. } => Kind::Write,
             Request::Batch { .. } => Kind::Batch,
+            Request::Clear { .. } => Kind::Clear,
             Request::Scan(_) => Kind::Scan,
             Request::KeyspaceCreate { .. } => Kind::KeyspaceCreate,
             Request::KeyspaceDrop { .. } => Kind::KeyspaceDrop,
@@ -137,6 +138,14 @@ impl<'a> Request<'a> {
                 write_options(out, keyspace, &options)?;
                 out.extend_from_slice(&ops.count.to_le_bytes());
                 out.extend_from_slice(ops.bytes);
+            }
+            Request::Clear {
+                keyspace,
+                partition,
+            } => {
+                out.extend_from_slice(&keyspace.to_le_bytes());
+                out.extend_from_slice(&partition.to_le_bytes());
+                out.extend_from_slice(&[0; 2]);
             }
             Request::Scan(scan) => write_scan(out, &scan)?,
             Request::KeyspaceCreate { name, options } => {
@@ -244,6 +253,14 @@ impl<'a> Request<'a> {
                     keyspace,
                     options,
                     ops: WriteOps::read(&mut body, count)?,
+                }
+            }
+            Kind::Clear => {
+                let (keyspace, partition) = (body.u32()?, body.u16()?);
+                body.reserved::<2>()?;
+                Request::Clear {
+                    keyspace,
+                    partition,
                 }
             }
             Kind::KeyspaceCreate => {

@@ -695,6 +695,7 @@ proptest! {
             }),
             Request::KeyspaceCreate { name: &name, options: KeyspaceOptions { default_ttl_ms: id } },
             Request::KeyspaceDrop { name: &name },
+            Request::Clear { keyspace: 7, partition: 9 },
             Request::KeyspaceList,
         ] {
             request_round_trip(request, id, deadline_ms);

@@ -340,6 +340,7 @@ impl Node {
             let progress = Rc::new(Progress::default());
             let dir = PathBuf::from(format!("shard-{number:03}"));
             let config = ShardConfig {
+                resp: Arc::default(),
                 core: number,
                 map: Arc::clone(&map),
                 cluster: Arc::clone(&cluster),
