@@ -112,10 +112,11 @@ impl Decimal {
         let Self::Finite { negative, digits } = self else {
             return None;
         };
-        let mut half = vec![0; PLACES_KEPT - PLACES - 1];
-        half.push(5);
-        let rounded = add(digits, &half);
-        let mut kept: Digits = rounded.get(PLACES_KEPT - PLACES..).unwrap_or(&[]).to_vec();
+        let (low, high) = digits.split_at(digits.len().min(PLACES_KEPT - PLACES));
+        let mut kept = match rounds_up(low, high) {
+            true => add(high, &[1]),
+            false => high.to_vec(),
+        };
         if kept.len() <= PLACES {
             kept.resize(PLACES + 1, 0);
         }
@@ -133,6 +134,19 @@ impl Decimal {
         let point = if fraction.is_empty() { "" } else { "." };
         Some(format!("{sign}{whole}{point}{fraction}"))
     }
+}
+
+/// Whether what is cut off, lowest digit first, is more than a half; of a half, whether it makes the last
+/// digit even.
+fn rounds_up(low: &[u8], high: &[u8]) -> bool {
+    let Some((first, rest)) = low
+        .split_last()
+        .filter(|_| low.len() == PLACES_KEPT - PLACES)
+    else {
+        return false;
+    };
+    let is_odd = high.first().is_some_and(|digit| digit % 2 == 1);
+    *first > 5 || *first == 5 && (is_odd || rest.iter().any(|&digit| digit != 0))
 }
 
 fn exponent(text: &[u8]) -> Option<i64> {
@@ -193,7 +207,11 @@ mod tests {
             ("-0", "-0", "0"),
             ("1e-17", "0", "0.00000000000000001"),
             ("1e-18", "0", "0"),
-            ("5e-18", "0", "0.00000000000000001"),
+            ("5e-18", "0", "0"),
+            ("6e-18", "0", "0.00000000000000001"),
+            ("1.5e-17", "0", "0.00000000000000002"),
+            ("0.02439024390243902", "-0.024390243902439025", "0"),
+            ("0.024390243902439025", "0", "0.02439024390243902"),
             ("1e20", "1", "100000000000000000001"),
             ("999", "0.999", "999.999"),
             (".5", "5.", "5.5"),
