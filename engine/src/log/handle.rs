@@ -229,7 +229,9 @@ impl<E: Env> Log<E> {
     ) -> Result<RecordRef, AppendError> {
         let mut state = self.inner.state.borrow_mut();
         let state = &mut *state;
-        let last = state.replicas.entry(partition).now.last.index;
+        // A refused append leaves no trace: a checkpoint lists only who has records.
+        let known = state.replicas.get(partition);
+        let last = known.map_or(0, |replica| replica.now.last.index);
         if id.index == 0 || (id.index > last + 1 && last != 0) {
             return Err(AppendError::Gap);
         }
@@ -385,8 +387,10 @@ impl<E: Env> Log<E> {
     #[inline]
     pub fn set_commit(&self, partition: PartitionId, index: u64) {
         let mut state = self.inner.state.borrow_mut();
-        let hard = &mut state.replicas.entry(partition).now.hard;
-        hard.commit = hard.commit.max(index);
+        if state.replicas.get(partition).is_some() {
+            let hard = &mut state.replicas.entry(partition).now.hard;
+            hard.commit = hard.commit.max(index);
+        }
     }
 
     /// Starts the write of what was appended, if fewer writes are in flight than the limit;

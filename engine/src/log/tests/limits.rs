@@ -286,6 +286,37 @@ fn a_log_of_needed_segments_refuses_until_tables_catch_up() {
     });
 }
 
+/// A checkpoint that listed a partition without records would not agree with what recovery reads.
+#[test]
+fn a_refused_first_append_leaves_no_trace() {
+    sim::run(9, SimOptions::default(), |env| async move {
+        let tables = Tables::default();
+        let log = open(&env, small(), &tables).await.unwrap().log;
+        let mut acked = BTreeMap::new();
+        let mut index = 0;
+        while log.stats().full == 0 {
+            if append(&log, 1, index + 1).is_ok() {
+                index += 1;
+            }
+        }
+        assert_eq!(append(&log, 2, 1), Err(AppendError::Full));
+        log.set_commit(3, 1);
+        settle(&log, &env, &mut acked, (1, index)).await.unwrap();
+        let begun = log.stats().segments_begun;
+        while log.stats().segments_begun == begun {
+            if append(&log, 1, index + 1).is_ok() {
+                index += 1;
+                settle(&log, &env, &mut acked, (1, index)).await.unwrap();
+            }
+            env.sleep(Duration::from_millis(1)).await;
+        }
+        log.close().await.unwrap();
+        let opened = open(&env, small(), &tables).await.unwrap();
+        assert_eq!(opened.last[&1], index);
+        opened.log.close().await.unwrap();
+    });
+}
+
 /// Partition 2 has an entry that is not committed, in the oldest segment: nothing can be recycled, and
 /// what supersedes that entry needs room itself.
 #[test]
