@@ -4,6 +4,7 @@ pub mod admin;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod messages;
 pub mod node;
 pub mod planted;
 pub mod replica;

@@ -113,6 +113,21 @@ fn the_redis_protocol_knows_no_shard_and_no_world() {
 }
 
 #[test]
+fn messages_know_only_settings() {
+    let up = naming(
+        &["src/messages.rs"],
+        &[
+            "crate::admin",
+            "crate::cli",
+            "crate::node",
+            "crate::runtime",
+            "crate::shard",
+        ],
+    );
+    assert!(up.is_empty(), "{}", up.join("\n"));
+}
+
+#[test]
 fn unsafe_stands_only_in_the_ring_and_disk_layers() {
     let hits: Vec<_> = naming(
         &[

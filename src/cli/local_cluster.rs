@@ -16,7 +16,7 @@ use super::failure::{Answer, Failure, Outcome};
 use crate::config::{
     self, ADMIN_PORT_STEP, MEMORY_PER_CORE_MIN, Machine, Peer, parse_bytes, show_peers,
 };
-use crate::node::READY;
+use crate::node::says_ready;
 use crate::runtime::signals;
 
 const EXAMPLES: &str = "\
@@ -117,6 +117,8 @@ impl Args {
                     }
                 };
                 let values = [
+                    // Lines are passed on behind names: for people, whatever they are piped into.
+                    ("--set", "messages.format=text".to_owned()),
                     ("--node", name(index)),
                     ("--peers", peers.clone()),
                     ("--listen", self.address(index).to_string()),
@@ -185,7 +187,7 @@ impl Node {
             std::thread::spawn(move || {
                 for line in BufReader::new(said).lines().map_while(Result::ok) {
                     say(&format!("{name} | {line}\n"));
-                    if line.ends_with(READY) {
+                    if says_ready(&line) {
                         ready.store(true, Ordering::Release);
                     }
                 }

@@ -1,12 +1,10 @@
 //! `ringbolt server`: runs a node until it is told to stop.
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
+use std::process::ExitCode;
 
 use super::args::SettingsArgs;
 use super::failure::{Answer, Failure, Outcome};
-use crate::config::{MessageFormat, MessageLevel, MessageSettings};
+use crate::messages::{self, Form};
 use crate::node;
 
 const EXAMPLES: &str = "\
@@ -38,7 +36,8 @@ pub struct Args {
 impl Args {
     pub(super) fn run(self) -> Outcome {
         let settings = self.settings.load()?.settings;
-        write_messages(&settings.messages);
+        messages::install(&settings.messages);
+        let form = Form::of(settings.messages.format);
         if !settings.listen.ip().is_loopback() {
             tracing::warn!(
                 listen = %settings.listen,
@@ -51,31 +50,17 @@ impl Args {
         }
         match node::run(settings) {
             Ok(()) => Ok(Answer::Yes),
-            Err(error) => Err(Failure::usage(error)),
+            Err(error) => {
+                let failure = Failure::usage(error);
+                match form {
+                    Form::Text => Err(failure),
+                    // A collector gets nothing but objects.
+                    Form::Json => {
+                        tracing::error!("{}", failure.message);
+                        Ok(Answer::Ended(ExitCode::from(failure.exit_code())))
+                    }
+                }
+            }
         }
-    }
-}
-
-/// Sends the process's messages to standard error.
-fn write_messages(settings: &MessageSettings) {
-    let level = match settings.level {
-        MessageLevel::Error => "error",
-        MessageLevel::Warn => "warn",
-        MessageLevel::Info => "info",
-        MessageLevel::Debug => "debug",
-        MessageLevel::Trace => "trace",
-    };
-    // Ours by the setting, those of libraries only when they need attention.
-    let filter = EnvFilter::new(format!(
-        "warn,ringbolt={level},ringbolt_engine={level},ringbolt_ring={level}"
-    ));
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
-    match settings.format {
-        MessageFormat::Text => registry.with(layer).init(),
-        MessageFormat::Json => registry.with(layer.json()).init(),
     }
 }

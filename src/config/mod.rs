@@ -318,6 +318,8 @@ pub enum MessageLevel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
     /// For people.
     Text,
     /// One JSON object a line.

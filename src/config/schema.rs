@@ -421,9 +421,10 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "messages.format",
-        kind: Kind::Choice(&["text", "json"]),
-        default: "text",
-        doc: "The form of messages: text for people, json for collectors (one object a line).",
+        kind: Kind::Choice(&["auto", "text", "json"]),
+        default: AUTO,
+        doc: "The form of messages: text for people, json for collectors (one object a line). \
+              auto: text on a terminal, else json.",
     },
 ];
 

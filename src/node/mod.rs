@@ -16,6 +16,7 @@ pub mod mailbox;
 mod meet;
 mod plan;
 pub mod preflight;
+mod service;
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -29,14 +30,21 @@ pub use error::StartError;
 use crate::admin::Admin;
 use crate::cluster::ClusterView;
 use crate::config::{self, Settings};
+use crate::messages::{self, Form};
 use crate::runtime::{self, Cores, Durability, probe, signals};
 use format::{DataDir, FORMAT_VERSION, Format};
 use identity::Membership;
 use mailbox::{Door, Letter, Mailboxes};
 use plan::Plan;
 
-/// How the line ends by which a node says that it serves.
-pub const READY: &str = " is ready.";
+/// How a node says that it serves.
+const READY: &str = " is ready.";
+
+/// Whether a line is the one by which a node says that it serves, in either form of messages.
+#[must_use]
+pub fn says_ready(line: &str) -> bool {
+    line.ends_with(READY) || (line.starts_with('{') && line.contains(" is ready.\""))
+}
 
 /// How often the main thread looks whether the cores are still well.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
@@ -151,6 +159,7 @@ fn serve(
     }
     dir.begin()?;
     announce(settings, dir, member, admin, begun.elapsed());
+    service::ready(settings.listen);
     let mut kept = Kept {
         map_version: member.map.version(),
         seen_changes: 0,
@@ -245,9 +254,15 @@ impl Kept {
     }
 }
 
+/// Waits for a signal to stop. All of the main thread's waiting is here.
 fn stop_asked(wait: Duration) -> Result<bool, StartError> {
+    messages::tell_held_back();
     match signals::wait(wait) {
-        Ok(signal) => Ok(signal == Some(signals::Signal::Stop)),
+        Ok(Some(signals::Signal::Stop)) => {
+            service::stopping();
+            Ok(true)
+        }
+        Ok(_) => Ok(false),
         Err(error) => Err(StartError::Preflight(error.to_string())),
     }
 }
@@ -399,6 +414,30 @@ fn announce(
     recovery: Duration,
 ) {
     let listen = settings.listen;
+    let version = env!("CARGO_PKG_VERSION");
+    let admin = match admin {
+        Some(_) => eyes::url(settings),
+        None => config::OFF.to_owned(),
+    };
+    if Form::of(settings.messages.format) == Form::Json {
+        tracing::info!(
+            node = settings.name,
+            number = member.node,
+            cluster = format!("{:016x}", member.map.cluster()),
+            %listen,
+            resp = settings.resp.listen.map(tracing::field::display),
+            admin,
+            data = %settings.data.display(),
+            partitions = dir.format().partitions,
+            start = dir.format().boots,
+            cores = settings.cores,
+            memory_bytes = settings.memory,
+            durability = dir.format().durability,
+            recovery_seconds = recovery.as_secs_f64(),
+            "Ringbolt {version}{READY}"
+        );
+        return;
+    }
     let resp = match settings.resp.listen {
         Some(address) => format!("\n  redis       {address}"),
         None => String::new(),
@@ -410,23 +449,18 @@ fn announce(
         format!("on CPUs {}", config::show_cpus(&settings.cpus))
     };
     let text = format!(
-        "Ringbolt {}{READY}\n  \
+        "Ringbolt {version}{READY}\n  \
            node        {} ({} of cluster {:016x})\n  \
            address     {listen}{resp}\n  \
-           admin       {}\n  \
+           admin       {admin}\n  \
            data        {} ({} partitions, start {})\n  \
            cores       {} ({pinned}), memory {}\n  \
            durability  {durability}\n  \
            recovered   in {:.1} s\n\
          Try: ringbolt put --addr {listen} greeting hello\n",
-        env!("CARGO_PKG_VERSION"),
         settings.name,
         member.node,
         member.map.cluster(),
-        match admin {
-            Some(_) => eyes::url(settings),
-            None => "off".to_owned(),
-        },
         settings.data.display(),
         dir.format().partitions,
         dir.format().boots,

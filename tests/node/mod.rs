@@ -10,3 +10,4 @@ mod leadership;
 mod lifecycle;
 mod rejoin;
 mod resp;
+mod service;

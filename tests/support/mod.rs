@@ -166,6 +166,8 @@ pub fn command(dir: &Path, addr: SocketAddr) -> Command {
         .args(["--listen", &addr.to_string()])
         // Ports beside those that tests draw may be another test's.
         .env("RINGBOLT_ADMIN_LISTEN", "off")
+        // What servers say is read as people read it.
+        .env("RINGBOLT_MESSAGES_FORMAT", "text")
         .stdin(Stdio::null());
     command
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringbolt::node::READY;
+use ringbolt::node::says_ready;
 use ringbolt_client::blocking::Client;
 use ringbolt_load::options::{Options, Protocol};
 use ringbolt_load::procfs::Usage;
@@ -121,7 +121,7 @@ impl Cluster {
         let begun = Instant::now();
         loop {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
-            if said.lines().any(|line| line.ends_with(READY)) {
+            if said.lines().any(says_ready) {
                 return Ok(());
             }
             let process = self.nodes[node].process.as_mut();
