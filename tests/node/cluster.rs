@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{BINARY, Server, free_addresses, refused_at};
+use crate::support::{BINARY, Server, free_addresses, free_cluster_port, refused_at};
 
 /// How long a cluster may take to agree on something. Generous: it fails a hang, not a slow machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -149,14 +149,7 @@ fn a_node_that_waits_for_its_peers_says_so_and_stops() {
 #[test]
 fn a_local_cluster_serves_until_it_is_stopped() {
     let folder = tempfile::tempdir().unwrap();
-    // Three ports in tens that nobody has now.
-    let first = loop {
-        let first = free_addresses(1)[0].port();
-        let is_free = |step| std::net::TcpListener::bind(("127.0.0.1", first + step)).is_ok();
-        if first < 65_000 && [10, 20].into_iter().all(is_free) {
-            break first;
-        }
-    };
+    let first = free_cluster_port();
     let mut cluster = Command::new(BINARY)
         .args(["local-cluster", "--port", &first.to_string(), "--data"])
         .arg(folder.path())

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Server, free_address};
+use crate::support::{Server, free_address, free_cluster_port};
 
 /// How long a reply may take. Generous: it fails a hang, not a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -321,15 +321,7 @@ struct Cluster {
 
 impl Cluster {
     fn start(dir: &Path) -> Self {
-        let first = loop {
-            let first = free_address().port();
-            let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-            let mut ports =
-                (0..3).flat_map(|node| (0..3).map(move |door| first + 10 * node + door));
-            if first < 65_000 && ports.all(is_free) {
-                break first;
-            }
-        };
+        let first = free_cluster_port();
         let mut child = Command::new(crate::support::BINARY)
             .args(["local-cluster", "--port", &first.to_string(), "--data"])
             .arg(dir)

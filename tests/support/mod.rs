@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -209,4 +210,19 @@ pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
         .iter()
         .map(|listener| listener.local_addr().unwrap())
         .collect()
+}
+
+/// The first of the ports that `ringbolt local-cluster` takes: each node's own and the two behind it,
+/// ten apart. They are below those that the system hands out, to other tests too.
+pub fn free_cluster_port() -> u16 {
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let spread = std::process::id() as u16 % 100 * 100;
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let first = 12_000 + spread + TAKEN.fetch_add(30, Ordering::Relaxed) % 10_000;
+        let ports = (0..3).flat_map(|node| (0..3).map(move |door| first + 10 * node + door));
+        if ports.into_iter().all(is_free) {
+            return first;
+        }
+    }
 }
