@@ -1,6 +1,7 @@
 //! The Ringbolt node: the server, and the command line of the one binary.
 
 pub mod admin;
+pub mod capacity;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -128,6 +128,25 @@ fn messages_know_only_settings() {
 }
 
 #[test]
+fn the_planner_only_reckons() {
+    let hits = naming(
+        &["src/capacity"],
+        &[
+            "std::fs",
+            "std::net",
+            "std::env",
+            "std::process",
+            "Instant",
+            "SystemTime",
+            "Machine::detect",
+            "crate::cli",
+            "crate::runtime",
+        ],
+    );
+    assert!(hits.is_empty(), "{}", hits.join("\n"));
+}
+
+#[test]
 fn unsafe_stands_only_in_the_ring_and_disk_layers() {
     let hits: Vec<_> = naming(
         &[

@@ -30,6 +30,7 @@ mod keyspace;
 mod local_cluster;
 mod offline;
 mod output;
+mod plan;
 mod put;
 mod recore;
 mod remote;
@@ -99,6 +100,7 @@ enum Command {
     TransferLeader(transfer_leader::Args),
     Drain(drain::Args),
     Check(check::Args),
+    Plan(plan::Args),
     Inspect(inspect::Args),
     Recore(recore::Args),
     Config(config::Args),
@@ -183,6 +185,7 @@ impl Command {
             Self::TransferLeader(args) => (args.client.format, args.run(out)),
             Self::Drain(args) => (args.client.format, args.run(out)),
             Self::Check(args) => (args.format, args.run(out)),
+            Self::Plan(args) => (args.format, args.run(out)),
             Self::Inspect(args) => (args.format(), args.run(out)),
             Self::Recore(args) => (Format::Text, args.run(out)),
             Self::Config(args) => (Format::Text, args.run(out)),

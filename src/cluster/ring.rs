@@ -34,7 +34,7 @@ pub const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=10_000;
 /// The weight of a node that names none.
 pub const WEIGHT_DEFAULT: u32 = 100;
 /// A node takes no more than its share and this part of it, rounded up.
-const CAP_PART: u128 = 8;
+pub const CAP_PART: u128 = 8;
 /// Shares are counted in this fraction of a replica.
 const PRECISION: u128 = 1 << 20;
 

@@ -26,6 +26,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 pub use error::StartError;
+pub use plan::engine_options;
 
 use crate::admin::Admin;
 use crate::cluster::ClusterView;

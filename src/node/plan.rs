@@ -199,6 +199,12 @@ fn limits(settings: &Settings) -> ShardLimits {
     }
 }
 
+/// What each core's engine is told: how the core's memory is shared out, and the bounds of its log.
+#[must_use]
+pub fn engine_options(settings: &Settings) -> EngineOptions {
+    engine(settings, &limits(settings))
+}
+
 /// Shares a core's memory out: what requests and the log may hold at most is set aside, the tree
 /// has the rest.
 fn engine(settings: &Settings, limits: &ShardLimits) -> EngineOptions {

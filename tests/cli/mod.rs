@@ -3,6 +3,7 @@
 mod fake;
 mod folder;
 mod help;
+mod plan;
 mod remote;
 mod settings;
 mod usage;

@@ -26,6 +26,43 @@ fn wrong_usage_ends_with_2() {
         &["touch", "k"],
         &["keyspace", "drop", "users"],
         &["completions", "tcsh"],
+        &["plan"],
+        &[
+            "plan",
+            "--keys",
+            "many",
+            "--value-size",
+            "1KB",
+            "--node-disk",
+            "2TB",
+        ],
+        &[
+            "plan",
+            "--keys",
+            "0",
+            "--value-size",
+            "1KB",
+            "--node-disk",
+            "2TB",
+        ],
+        &[
+            "plan",
+            "--keys",
+            "1e9",
+            "--value-size",
+            "1GB",
+            "--node-disk",
+            "2TB",
+        ],
+        &[
+            "plan",
+            "--keys",
+            "1e15",
+            "--value-size",
+            "1KB",
+            "--node-disk",
+            "2TB",
+        ],
     ] {
         let ended = run(args);
         assert_eq!(

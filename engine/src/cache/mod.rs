@@ -27,7 +27,9 @@ mod tests;
 use slots::{NONE, Queue, Slots};
 
 /// What an entry costs beside its block, in bytes: slot, map entry, queue and ghost.
-const ENTRY_BYTES: usize = 144;
+pub const ENTRY_BYTES: usize = 144;
+/// What meta blocks may take of the budget, in percent.
+pub const META_SHARE_PERCENT: u8 = 50;
 /// A block over this part of the budget is not kept.
 const LARGEST_PART: usize = 16;
 /// Rounds in the main queue that a block can earn.
@@ -106,7 +108,7 @@ impl BlockCache {
     /// A cache of `budget` bytes, of which meta blocks may take half.
     #[must_use]
     pub fn new(budget: usize) -> Self {
-        Self::with_meta_share(budget, 50)
+        Self::with_meta_share(budget, META_SHARE_PERCENT)
     }
 
     /// A cache of `budget` bytes, of which meta blocks may take `meta_percent`.

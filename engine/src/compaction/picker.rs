@@ -142,12 +142,10 @@ pub(crate) fn targets<T>(version: &Version<T>, shape: &Shape) -> Targets {
     Targets { base, bytes }
 }
 
-/// Bytes that level 0 may have: no more than an eighth of the tree, so that what it holds twice
-/// stays small, but a quarter of its full size in any case.
+/// Bytes that level 0 may have.
 pub(crate) fn l0_target<T>(version: &Version<T>, shape: &Shape) -> u64 {
     let largest = version.levels.iter().map(|l| l.bytes).max().unwrap_or(0);
-    let least = shape.l0_bytes / 4;
-    (largest / 8).clamp(least, shape.l0_bytes.max(least)).max(1)
+    crate::tree::l0_target(largest, shape.l0_bytes)
 }
 
 /// Size at which a table is closed in a place that holds `bytes` in all.

@@ -26,9 +26,9 @@ use crate::row::{Cell, ROW_KEY_BYTES_MAX, compare_internal};
 /// Bytes of one write.
 const WRITE_BYTES: usize = 256 << 10;
 /// Raw size of an index block at which its part is closed.
-const INDEX_BYTES: usize = 4096;
+pub const INDEX_BYTES: usize = 4096;
 /// Rows of a filter at which its part is closed: building it takes about 0.3 ms.
-const FILTER_ROWS: usize = 4096;
+pub const FILTER_ROWS: usize = 4096;
 
 /// How a table is written.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use crate::compress::{Compression, Compressor, decompress};
 use crate::planted::{self, Bug};
 
 /// Bytes after the payload.
-pub(crate) const FRAME_TAIL_BYTES: usize = 9;
+pub const FRAME_TAIL_BYTES: usize = 9;
 
 /// Most bytes in a block once decompressed: one row of the largest key and value, with room.
 pub(crate) const RAW_BYTES_MAX: usize = 32 << 20;

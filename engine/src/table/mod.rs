@@ -39,11 +39,11 @@ mod tests;
 use std::cell::Cell;
 use std::rc::Rc;
 
-pub use block::Block;
-pub use builder::{Builder, BuilderOptions};
+pub use block::{Block, INDEX_RESTART_INTERVAL, RESTART_BYTES, RESTART_INTERVAL, ROWS_TAIL_BYTES};
+pub use builder::{Builder, BuilderOptions, FILTER_ROWS, INDEX_BYTES};
 pub use cursor::{ReadMode, TableCursor};
 pub use footer::{Footer, TableInfo};
-pub use frame::{BlockHandle, BlockKind};
+pub use frame::{BlockHandle, BlockKind, FRAME_TAIL_BYTES};
 pub use reader::{CachedLookup, Found, Table};
 pub use throttle::{Throttle, Unthrottled};
 

@@ -18,7 +18,7 @@ use super::Inner;
 use super::version::Version;
 
 /// Columns that are aimed at.
-pub(super) const COLUMNS: u64 = 16;
+pub const COLUMNS: u64 = 16;
 /// Edges at which they are chosen anew.
 const EDGES_MAX: usize = 4 * COLUMNS as usize;
 

@@ -52,11 +52,12 @@ pub(crate) mod view;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use columns::COLUMNS;
 pub use cursor::Cursor;
 pub use get::{Lookup, Row};
 pub(crate) use open::open_table;
 pub use open::{table_id, table_path};
-pub use options::{Compression, TreeOptions};
+pub use options::{Compression, TreeOptions, l0_target};
 pub use pressure::Pressure;
 pub use snapshot::Snapshot;
 pub use stats::{LevelSummary, TreeStats};
@@ -428,16 +429,13 @@ impl<E: Env> Inner<E> {
     /// What decides the shape of the levels, at the memory budget of now.
     pub(crate) fn shape(&self) -> Shape {
         let o = &self.options;
-        let l0_bytes = self.memtable_limit.get() * o.l0_runs as u64;
+        let l0_bytes = o.l0_bytes(self.memtable_limit.get());
         Shape {
             table_bytes: o.table_bytes,
             l0_runs: o.l0_runs,
             l0_bytes,
             multiplier: o.level_multiplier.max(2),
-            base_bytes: match o.base_bytes {
-                0 => l0_bytes * 7 / 10,
-                bytes => bytes,
-            },
+            base_bytes: o.base_bytes(l0_bytes),
             tombstone_percent: o.tombstone_percent,
             tombstone_entries_min: o.tombstone_entries_min,
         }

@@ -112,6 +112,21 @@ impl TreeOptions {
         self.chunk_bytes.min(1 << 20)
     }
 
+    /// Bytes that level 0 may have at most, given the size at which a memtable is closed.
+    #[must_use]
+    pub fn l0_bytes(&self, memtable_limit: u64) -> u64 {
+        memtable_limit * self.l0_runs as u64
+    }
+
+    /// The least target of a level worth having, given [`TreeOptions::l0_bytes`].
+    #[must_use]
+    pub fn base_bytes(&self, l0_bytes: u64) -> u64 {
+        match self.base_bytes {
+            0 => l0_bytes * 7 / 10,
+            bytes => bytes,
+        }
+    }
+
     /// Memory for memtables, given the budget.
     #[must_use]
     pub fn memtable_budget(&self, memory_bytes: u64) -> u64 {
@@ -126,4 +141,12 @@ impl TreeOptions {
             bytes => bytes.min(self.memtable_budget(memory_bytes)),
         }
     }
+}
+
+/// Bytes that level 0 has beside a largest level of `largest` bytes: no more than an eighth of it, so
+/// that what the tree holds twice stays small, but a quarter of [`TreeOptions::l0_bytes`] in any case.
+#[must_use]
+pub fn l0_target(largest: u64, l0_bytes: u64) -> u64 {
+    let least = l0_bytes / 4;
+    (largest / 8).clamp(least, l0_bytes.max(least)).max(1)
 }

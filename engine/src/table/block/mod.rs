@@ -34,14 +34,14 @@ use super::filter::Filter;
 use super::frame::BlockKind;
 
 /// Entries from one restart to the next, at most: what data blocks have.
-pub(super) const RESTART_INTERVAL: usize = 16;
+pub const RESTART_INTERVAL: usize = 16;
 /// The same in index and top blocks.
-pub(super) const INDEX_RESTART_INTERVAL: usize = 4;
+pub const INDEX_RESTART_INTERVAL: usize = 4;
 
 /// Offsets and heads: bytes a restart costs.
-pub(super) const RESTART_BYTES: usize = 12;
+pub const RESTART_BYTES: usize = 12;
 /// Bytes behind the restarts.
-pub(super) const ROWS_TAIL_BYTES: usize = 24;
+pub const ROWS_TAIL_BYTES: usize = 24;
 
 /// A tombstone.
 pub(super) const FLAG_DELETE: u8 = 1;
