@@ -59,16 +59,22 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits until it accepts connections.
+    /// Waits until it accepts connections. Not for Ringbolt, which claims its port before it serves.
     pub fn wait_for_port(&mut self, port: u16, log: &Path) -> Result<(), Skip> {
+        self.wait_until(log, |_| {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+        })
+    }
+
+    /// Waits until `is` holds of what it has said.
+    pub fn wait_until(&mut self, log: &Path, is: impl Fn(&str) -> bool) -> Result<(), Skip> {
         let begun = Instant::now();
         loop {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            let said = std::fs::read_to_string(log).unwrap_or_default();
+            if is(&said) {
                 return Ok(());
             }
-            let ended = self.has_ended();
-            if ended || begun.elapsed() > START_TIMEOUT {
-                let said = std::fs::read_to_string(log).unwrap_or_default();
+            if self.has_ended() || begun.elapsed() > START_TIMEOUT {
                 let last: Vec<&str> = said.lines().rev().take(3).collect();
                 return Err(Skip::Failed(format!(
                     "{} did not start: {}",

@@ -118,20 +118,10 @@ impl Cluster {
     /// Until the node says that it is ready.
     fn wait_ready(&mut self, node: usize) -> Result<(), Skip> {
         let log = self.log(node);
-        let begun = Instant::now();
-        loop {
-            let said = std::fs::read_to_string(&log).unwrap_or_default();
-            if said.lines().any(says_ready) {
-                return Ok(());
-            }
-            let process = self.nodes[node].process.as_mut();
-            if process.is_none_or(Process::has_ended) || begun.elapsed() > READY_MAX {
-                let last = said.lines().last().unwrap_or_default();
-                let name = &self.nodes[node].name;
-                return Err(Skip::Failed(format!("node {name} is not ready: {last}")));
-            }
-            thread::sleep(LOOK_EVERY);
-        }
+        let Some(process) = self.nodes[node].process.as_mut() else {
+            return Ok(());
+        };
+        process.wait_until(&log, |said| said.lines().any(says_ready))
     }
 
     /// Until every partition has a leader.

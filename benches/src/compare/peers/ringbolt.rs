@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ringbolt::node::says_ready;
 use ringbolt_load::options::{Options, Protocol};
 use ringbolt_load::{LoadError, Report};
 use tempfile::TempDir;
@@ -44,7 +45,7 @@ impl Ringbolt {
         ];
         let program = context.ringbolt.as_os_str();
         let mut process = Process::start(cpus, "ringbolt server", program, &args, &log)?;
-        process.wait_for_port(port, &log)?;
+        process.wait_until(&log, |said| said.lines().any(says_ready))?;
         Ok(Self {
             process,
             port,
