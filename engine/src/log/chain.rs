@@ -77,7 +77,8 @@ pub(super) fn met(needs: &[Need], flushed: &dyn Fn(PartitionId) -> LogId) -> boo
         .all(|need| need.index == 0 || flushed(need.partition).index >= need.index)
 }
 
-/// Notes that a partition's entries from `index` on no longer count once group `by` is durable.
+/// Notes that a partition's entries from `index` on no longer count once group `by` is durable: those
+/// before that group. What a later segment's checkpoint tells of came after it.
 pub(super) fn supersede<F>(
     chain: &mut VecDeque<Segment<F>>,
     partition: PartitionId,
@@ -85,7 +86,8 @@ pub(super) fn supersede<F>(
     by: u64,
 ) {
     let kept = index.saturating_sub(1);
-    for segment in chain {
+    let before = chain.iter_mut().filter(|segment| segment.sequence <= by);
+    for segment in before {
         for need in &mut segment.needs {
             if need.partition == partition && need.index > kept {
                 need.index = kept;

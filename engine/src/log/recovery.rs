@@ -407,11 +407,8 @@ impl<E: Env> Recovery<E> {
             begin: area,
             needs: chain::needs(scanned.replicas.checkpoints()),
         });
-        for (_, partition, from) in &scanned.superseded {
-            chain::supersede(&mut chain, *partition, *from, 0);
-        }
-        if let Some(segment) = chain.back_mut() {
-            segment.needs = chain::needs(scanned.replicas.checkpoints());
+        for (by, partition, from) in &scanned.superseded {
+            chain::supersede(&mut chain, *partition, *from, by.group);
         }
         let state = State::new(
             self.options,

@@ -406,3 +406,34 @@ fn superseded_entries_are_kept_until_what_superseded_them_is_durable() {
         assert_eq!(last, written);
     }
 }
+
+/// What is superseded in one segment says nothing of the segments behind it, after a restart either.
+#[test]
+fn a_restart_keeps_what_came_after_superseded_entries() {
+    sim::run(10, SimOptions::default(), |env| async move {
+        let tables = Tables::default();
+        let log = open(&env, small(), &tables).await.unwrap().log;
+        let mut acked = BTreeMap::new();
+        append(&log, 1, 1).unwrap();
+        append(&log, 1, 2).unwrap();
+        append(&log, 1, 1).unwrap();
+        let mut index = 1;
+        while log.stats().segments < 4 {
+            match append(&log, 1, index + 1) {
+                Ok(_) => index += 1,
+                Err(AppendError::Full) => env.sleep(Duration::from_millis(1)).await,
+                Err(error) => panic!("{error}"),
+            }
+            settle(&log, &env, &mut acked, (1, index)).await.unwrap();
+        }
+        log.close().await.unwrap();
+        let log = open(&env, small(), &tables).await.unwrap().log;
+        let segments = log.stats().segments;
+        log.recycle(&tables.flushed());
+        assert_eq!(log.stats().segments, segments, "nothing is in tables");
+        log.close().await.unwrap();
+        let opened = open(&env, small(), &tables).await.unwrap();
+        assert_eq!(opened.last[&1], index);
+        opened.log.close().await.unwrap();
+    });
+}

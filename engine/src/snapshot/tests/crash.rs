@@ -242,6 +242,8 @@ impl Shard {
             }
             let index = self.known.borrow()[&partition].index + 1;
             if !self.append(partition, index) {
+                // Only time makes room.
+                self.env.sleep(Duration::from_millis(1)).await;
                 break;
             }
             self.engine.submit();

@@ -354,10 +354,11 @@ fn walk(seed: u64, keys: u64, steps: u64) -> TreeStats {
     })
 }
 
+/// The first seed of a test that runs some: always the same, unless `RINGBOLT_SEED` says another.
 pub(crate) fn first_seed() -> u64 {
     let seed = match std::env::var("RINGBOLT_SEED") {
         Ok(seed) => seed.parse().expect("a number"),
-        Err(_) => rand::random::<u32>().into(),
+        Err(_) => 1,
     };
     println!("seed {seed}");
     seed
