@@ -5,9 +5,7 @@
 //! removes what it guards. With it, [`plant`] turns one bug on for the current thread;
 //! `ringbolt-sim cluster-bugs` then runs seeds until one fails.
 
-/// A bug that can be planted. Each stands for a class of real ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Bug {
+ringbolt_engine::planted_bugs! {
     /// What was given to the log counts as durable at once.
     DurableTooEarly,
     /// A follower answers before what it answers for is durable.
@@ -40,51 +38,4 @@ pub enum Bug {
     CommitNotAwaited,
     /// A write that is sent again is done again.
     RepeatDoneAgain,
-}
-
-impl Bug {
-    /// All of them.
-    pub const ALL: [Self; 16] = [
-        Self::DurableTooEarly,
-        Self::FollowerAnswersTooEarly,
-        Self::VoteNotLogged,
-        Self::PromiseForgotten,
-        Self::LeaseIgnored,
-        Self::LeaseCheckedTooEarly,
-        Self::LeaseByOldClock,
-        Self::ServesTooEarly,
-        Self::FollowerReads,
-        Self::TokenIgnored,
-        Self::AgeIgnored,
-        Self::TimeGoesBack,
-        Self::AcknowledgedByLeader,
-        Self::EffectsSkipped,
-        Self::CommitNotAwaited,
-        Self::RepeatDoneAgain,
-    ];
-}
-
-#[cfg(feature = "planted-bugs")]
-thread_local! {
-    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
-}
-
-/// Turns one bug on for this thread, or all off.
-#[cfg(feature = "planted-bugs")]
-pub fn plant(bug: Option<Bug>) {
-    PLANTED.set(bug);
-}
-
-/// Whether this bug is planted.
-#[cfg(feature = "planted-bugs")]
-pub fn is(bug: Bug) -> bool {
-    PLANTED.get() == Some(bug)
-}
-
-/// Whether this bug is planted: never, in this build.
-#[cfg(not(feature = "planted-bugs"))]
-#[inline(always)]
-pub const fn is(bug: Bug) -> bool {
-    let _ = bug;
-    false
 }

@@ -4,9 +4,49 @@
 //! removes what it guards. With it, [`plant`] turns one bug on for the current thread;
 //! `ringbolt-sim bugs` then runs seeds until one fails.
 
-/// A bug that can be planted. Each stands for a class of real ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Bug {
+/// Declares `Bug`, `plant` and `is`, in a crate that has the feature `planted-bugs`.
+#[macro_export]
+macro_rules! planted_bugs {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// A bug that can be planted. Each stands for a class of real ones.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Bug {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+        }
+
+        #[cfg(feature = "planted-bugs")]
+        thread_local! {
+            static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+        }
+
+        /// Turns one bug on for this thread, or all off.
+        #[cfg(feature = "planted-bugs")]
+        pub fn plant(bug: Option<Bug>) {
+            PLANTED.set(bug);
+        }
+
+        /// Whether this bug is planted.
+        #[cfg(feature = "planted-bugs")]
+        pub fn is(bug: Bug) -> bool {
+            PLANTED.get() == Some(bug)
+        }
+
+        /// Whether this bug is planted: never, in this build.
+        #[cfg(not(feature = "planted-bugs"))]
+        #[inline(always)]
+        pub const fn is(bug: Bug) -> bool {
+            let _ = bug;
+            false
+        }
+    };
+}
+
+planted_bugs! {
     /// A table is put into the manifest without having been synced.
     TableNotSynced,
     /// The log believes records whose checksum is wrong.
@@ -36,49 +76,4 @@ pub enum Bug {
     FlushedTooMuch,
     /// A snapshot's versions are dropped by compaction while a cursor reads them.
     SnapshotIgnored,
-}
-
-impl Bug {
-    /// All of them.
-    pub const ALL: [Self; 14] = [
-        Self::TableNotSynced,
-        Self::LogChecksumIgnored,
-        Self::TombstoneLost,
-        Self::EpochIgnored,
-        Self::DurableOutOfOrder,
-        Self::ManifestNotSynced,
-        Self::RangeDeleteIgnored,
-        Self::RecycledTooEarly,
-        Self::TornTailAccepted,
-        Self::ExpiryOffByOne,
-        Self::BlockPositionIgnored,
-        Self::BlockChecksumIgnored,
-        Self::FlushedTooMuch,
-        Self::SnapshotIgnored,
-    ];
-}
-
-#[cfg(feature = "planted-bugs")]
-thread_local! {
-    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
-}
-
-/// Turns one bug on for this thread, or all off.
-#[cfg(feature = "planted-bugs")]
-pub fn plant(bug: Option<Bug>) {
-    PLANTED.set(bug);
-}
-
-/// Whether this bug is planted.
-#[cfg(feature = "planted-bugs")]
-pub fn is(bug: Bug) -> bool {
-    PLANTED.get() == Some(bug)
-}
-
-/// Whether this bug is planted: never, in this build.
-#[cfg(not(feature = "planted-bugs"))]
-#[inline(always)]
-pub const fn is(bug: Bug) -> bool {
-    let _ = bug;
-    false
 }

@@ -229,7 +229,7 @@ pub fn bugs(args: &BugsArgs) -> ExitCode {
     let name = |bug: &Bug| format!("{bug:?}");
     let only = args.bug.as_deref();
     let wanted = |bug: &Bug| only.is_none_or(|only| only.eq_ignore_ascii_case(&name(bug)));
-    let all: Vec<Bug> = Bug::ALL.into_iter().filter(wanted).collect();
+    let all: Vec<Bug> = Bug::ALL.iter().copied().filter(wanted).collect();
     if all.is_empty() {
         let names: Vec<String> = Bug::ALL.iter().map(name).collect();
         eprintln!("no such bug; there are: {}", names.join(", "));
