@@ -1,5 +1,7 @@
 //! Every command that is understood: what it takes, and what is told of it.
 
+use super::syntax::Fault;
+
 /// Where a command's keys stand among its arguments, as `COMMAND` tells it: counted from the command's
 /// name; a last one below zero is counted from the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +121,7 @@ specs! {
     "client|getname" 2 TALK NO_KEYS "connection" "2.6.9" "The connection's name";
     "client|id" 2 TALK NO_KEYS "connection" "5.0.0" "The connection's number";
     "client|info" 2 TALK NO_KEYS "connection" "6.2.0" "What is known of the connection";
-    "client|list" -2 TALK NO_KEYS "connection" "2.4.0" "The connections of the core that answers";
+    "client|list" -2 TALK NO_KEYS "connection" "2.4.0" "The connections of the node that answers";
     "client|no-evict" 3 TALK NO_KEYS "connection" "7.0.0" "Accepted; connections are not evicted";
     "client|setinfo" 4 TALK NO_KEYS "connection" "7.2.0" "Takes the client library's name and version";
     "client|setname" 3 TALK NO_KEYS "connection" "2.6.9" "Names the connection";
@@ -217,6 +219,30 @@ pub(crate) fn find(name: &[u8]) -> Option<&'static Spec> {
 pub(crate) fn find_sub(command: &Spec, name: &[u8]) -> Option<&'static Spec> {
     let mut subcommands = command.subcommands();
     subcommands.find(|spec| spec.own_name().as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// The keys of a whole command, by the places that its specification gives.
+///
+/// # Errors
+/// What Redis says if it has none.
+pub(crate) fn keys_of<'a>(command: &[&'a [u8]]) -> Result<Vec<&'a [u8]>, Fault> {
+    let spec = command.first().and_then(|name| find(name));
+    let spec = spec.ok_or(Fault::Borrowed("ERR Invalid command specified"))?;
+    if spec.keys.first == 0 {
+        return Err("ERR The command has no key arguments".into());
+    }
+    if !spec.takes(command.len()) {
+        return Err("ERR Invalid number of arguments specified for command".into());
+    }
+    let last = if spec.keys.last < 0 {
+        command.len() as i64 + spec.keys.last
+    } else {
+        spec.keys.last
+    };
+    let places = (spec.keys.first..=last).step_by(spec.keys.step as usize);
+    Ok(places
+        .filter_map(|at| command.get(at as usize).copied())
+        .collect())
 }
 
 #[cfg(test)]

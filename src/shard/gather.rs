@@ -154,6 +154,19 @@ impl<E: Env> Inner<E> {
         .await;
     }
 
+    /// Asks every core of this node who is connected to it; the texts come in the order of the cores.
+    pub(super) async fn ask_clients(self: &Rc<Self>, origin: &Origin) -> Vec<Vec<u8>> {
+        let cores: Vec<u16> = (0..self.config.map.cores()).collect();
+        self.ask_each(&cores, origin, |this, &core, origin| {
+            if core == this.config.core {
+                this.tell_clients(origin);
+            } else {
+                this.parcels.borrow_mut()[usize::from(core)].clients(origin);
+            }
+        })
+        .await
+    }
+
     async fn ask_each<T>(
         self: &Rc<Self>,
         asked: &[T],

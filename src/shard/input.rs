@@ -137,6 +137,7 @@ impl<E: Env> Shard<E> {
                     self.0
                         .keyspace_changed(*origin, KeyspaceChange::clone(change));
                 }
+                Item::Clients { origin } => self.0.tell_clients(*origin),
             }
         }
     }

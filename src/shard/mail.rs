@@ -113,6 +113,11 @@ pub enum Item {
         /// The change.
         change: KeyspaceChange,
     },
+    /// Who is connected to the receiver, to be answered by text: a line for each Redis client.
+    Clients {
+        /// Who waits for it.
+        origin: Origin,
+    },
 }
 
 /// One turn's mail from one core to another.
@@ -150,6 +155,11 @@ impl Parcel {
     /// Adds a change of the keyspaces.
     pub fn keyspace(&mut self, origin: Origin, change: KeyspaceChange) {
         self.items.push(Item::Keyspace { origin, change });
+    }
+
+    /// Asks who is connected.
+    pub fn clients(&mut self, origin: Origin) {
+        self.items.push(Item::Clients { origin });
     }
 
     fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {

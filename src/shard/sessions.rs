@@ -202,10 +202,6 @@ impl Sessions {
         Some(session)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Session)> {
-        self.slab.iter()
-    }
-
     pub(super) fn keys(&self) -> Vec<SessionKey> {
         self.slab
             .iter()

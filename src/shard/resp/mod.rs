@@ -6,8 +6,10 @@
 //! - `single`: commands on one key, each one request;
 //! - `many`: commands on many keys, several requests each;
 //! - `task`: commands of several steps: read-modify-write, scans, `WAIT`;
-//! - `talk`: what is asked of the server itself.
+//! - `talk`: what is asked of the server itself;
+//! - `clients`: what is asked of connections.
 
+mod clients;
 mod input;
 mod many;
 mod scan;

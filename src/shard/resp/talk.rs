@@ -1,6 +1,5 @@
-//! What Redis clients ask of the server itself: answered at once, but for `INFO`.
+//! What Redis clients ask of the server itself: answered at once, but for `INFO` and `CLIENT LIST`.
 
-use std::fmt::Write as _;
 use std::rc::Rc;
 
 use ringbolt_engine::env::{Env, TaskClass};
@@ -11,14 +10,14 @@ use super::super::Inner;
 use super::super::mail::{Scope, SessionKey};
 use super::super::read::decode_reply;
 use super::super::reply::Refusal;
-use super::super::sessions::Session;
 use super::task::refusal_of;
 use super::{Asked, Job, refused};
-use crate::resp::command::{Talk, keys_of};
-use crate::resp::connection::{Connection, Touches};
+use crate::resp::command::Talk;
+use crate::resp::connection::Touches;
 use crate::resp::info::{Facts, Parameters, REDIS_VERSION, mode_name};
 use crate::resp::introspect;
 use crate::resp::reply::{self, OK, Version};
+use crate::resp::table::keys_of;
 
 impl<E: Env> Inner<E> {
     pub(super) fn talk(self: &Rc<Self>, asked: &Asked, talk: Talk<'_>, name: &'static str) {
@@ -152,31 +151,6 @@ impl<E: Env> Inner<E> {
         });
     }
 
-    fn client(&self, asked: &Asked, talk: Talk<'_>) {
-        let (key, now) = (asked.key, self.clock.get().now);
-        match talk {
-            Talk::ClientList => {
-                let mut text = String::new();
-                for (_, session) in self.sessions.borrow().iter() {
-                    text.push_str(&describe(session, now));
-                }
-                self.say(key, |out| reply::verbatim(out, asked.version, &text));
-            }
-            Talk::ClientInfo => {
-                let found = self
-                    .sessions
-                    .borrow_mut()
-                    .get(key)
-                    .map(|session| describe(session, now));
-                let text = found.unwrap_or_default();
-                self.say(key, |out| reply::verbatim(out, asked.version, &text));
-            }
-            talk => {
-                self.with_connection(key, |connection, out| own(connection, out, talk));
-            }
-        }
-    }
-
     fn cluster_talk(&self, asked: &Asked, talk: Talk<'_>) {
         let (cluster, version) = (self.resp_cluster(), asked.version);
         self.say(asked.key, |out| match talk {
@@ -229,62 +203,4 @@ impl<E: Env> Inner<E> {
         };
         Ok(facts.text(sections))
     }
-}
-
-/// What concerns the connection alone.
-fn own(connection: &mut Connection, out: &mut Vec<u8>, talk: Talk<'_>) {
-    match talk {
-        Talk::ClientSetName(name) => connection.name = name.to_vec(),
-        Talk::ClientSetInfo { version, text } => {
-            let place = match version {
-                true => &mut connection.library_version,
-                false => &mut connection.library,
-            };
-            *place = text.to_vec();
-        }
-        Talk::ClientGetName if connection.name.is_empty() => {
-            let null = reply::null(connection.version);
-            return connection.say(out, |out| out.extend_from_slice(null));
-        }
-        Talk::ClientGetName => {
-            let name = connection.name.clone();
-            return connection.say(out, |out| reply::bulk(out, &name));
-        }
-        _ => {
-            let id = connection.id;
-            return connection.say(out, |out| reply::integer(out, id as i64));
-        }
-    }
-    connection.say(out, |out| out.extend_from_slice(OK));
-}
-
-/// A line of `CLIENT LIST`; nothing for a connection that is no Redis client's.
-fn describe(session: &Session, now: std::time::Duration) -> String {
-    let Some(connection) = &session.resp else {
-        return String::new();
-    };
-    let age = now.saturating_sub(connection.since).as_secs();
-    let idle = now.saturating_sub(session.heard).as_secs();
-    let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
-    let protocol = if connection.version == Version::Three {
-        3
-    } else {
-        2
-    };
-    let mut line = String::new();
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        line,
-        "id={} name={} age={age} idle={idle} flags=N db={} sub=0 psub=0 multi=-1 qbuf={} omem={} cmd={} \
-         user=default resp={protocol} lib-name={} lib-ver={}",
-        connection.id,
-        shown(&connection.name),
-        connection.database,
-        session.input.len(),
-        session.backlog(),
-        connection.last_command,
-        shown(&connection.library),
-        shown(&connection.library_version),
-    );
-    line
 }
