@@ -1,12 +1,16 @@
 //! Redis clients on real sockets: the `redis` crate, raw bytes, and Redis's own tools.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::{Server, free_address, free_cluster_port};
+use crate::support::{Server, free_address};
+
+mod cluster;
+mod doors;
+mod eyes;
+mod tools;
 
 /// How long a reply may take. Generous: it fails a hang, not a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,16 +59,13 @@ fn client(address: SocketAddr, protocol: &str) -> redis::Connection {
 
 /// Runs a command that must succeed; again if its partition has no leader at the moment.
 fn run<T: redis::FromRedisValue>(connection: &mut redis::Connection, words: &str) -> T {
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         match ask(connection, words) {
             Ok(found) => return found,
             Err(error) => {
                 let passes = error.to_string().contains("partition");
-                assert!(
-                    passes && std::time::Instant::now() < deadline,
-                    "{words}: {error}"
-                );
+                assert!(passes && Instant::now() < deadline, "{words}: {error}");
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
@@ -311,194 +312,4 @@ fn acknowledged_writes_outlive_a_kill() {
     let mut c = client(node.resp, "resp2");
     let found: Vec<Option<String>> = run(&mut c, "MGET a b c");
     assert_eq!(found, [Some("10".into()), None, Some("3".into())]);
-}
-
-/// Three nodes of `ringbolt local-cluster`; stopped when dropped.
-struct Cluster {
-    child: std::process::Child,
-    first: u16,
-}
-
-impl Cluster {
-    fn start(dir: &Path) -> Self {
-        let first = free_cluster_port();
-        let mut child = Command::new(crate::support::BINARY)
-            .args(["local-cluster", "--port", &first.to_string(), "--data"])
-            .arg(dir)
-            .args(["--memory", "384MiB"])
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-        let lines = said.by_ref().map_while(Result::ok);
-        let mut seen = lines.inspect(|line| eprintln!("{line}"));
-        assert!(seen.any(|line| line.starts_with("The cluster of 3 is ready.")));
-        std::thread::spawn(move || {
-            said.map_while(Result::ok)
-                .for_each(|line| eprintln!("{line}"))
-        });
-        Self { child, first }
-    }
-
-    fn resp(&self, node: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.first + 10 * node + 1))
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let pid = self.child.id().to_string();
-        let _ = Command::new("kill").args(["-TERM", &pid]).status();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn every_node_of_a_cluster_serves_redis_clients() {
-    let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(dir.path());
-    let mut clients: Vec<_> = (0..3)
-        .map(|node| client(cluster.resp(node), "resp3"))
-        .collect();
-    for (n, node) in (0..60).zip([0, 1, 2].into_iter().cycle()) {
-        run::<()>(&mut clients[node], &format!("SET key:{n} {n}"));
-    }
-    for n in 0..60 {
-        let other = &mut clients[(n + 1) % 3];
-        assert_eq!(run::<usize>(other, &format!("GET key:{n}")), n);
-        assert_eq!(
-            run::<usize>(other, &format!("APPEND key:{n} x")),
-            n.to_string().len() + 1
-        );
-    }
-    let c = &mut clients[0];
-    assert_eq!(run::<usize>(c, "DBSIZE"), 60);
-    assert_eq!(run::<Vec<String>>(c, "KEYS key:1?").len(), 10);
-    run::<()>(c, "MSET a 1 b 2 c 3 {t}1 4 {t}2 5");
-    // The two others have it, for both are there.
-    assert_eq!(run::<i64>(c, "WAIT 2 30000"), 2);
-    let slots: Vec<Vec<redis::Value>> = run(c, "CLUSTER SLOTS");
-    assert_eq!(slots[0][0], redis::Value::Int(0));
-    assert_eq!(slots[slots.len() - 1][1], redis::Value::Int(16383));
-    assert!(
-        slots.iter().all(|range| range.len() == 5),
-        "three nodes each"
-    );
-    assert!(run::<String>(c, "CLUSTER INFO").contains("cluster_known_nodes:3"));
-
-    let port = cluster.resp(1).port().to_string();
-    if let Some(said) = tool(
-        "redis-cli",
-        &["-c", "-p", &port],
-        "SET foo bar\nGET foo\nMGET a b c\n",
-    ) {
-        assert_eq!(said, "OK\nbar\n1\n2\n3\n");
-    }
-    redis_py(&[cluster.resp(0), cluster.resp(1), cluster.resp(2)]);
-}
-
-/// Runs a tool, if it is there; says so loudly if it is not.
-fn tool(name: &str, arguments: &[&str], input: &str) -> Option<String> {
-    let child = Command::new(name)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut child) = child else {
-        eprintln!(
-            "SKIPPED: {name} is not installed; apt-get install redis-tools, to run this test"
-        );
-        return None;
-    };
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let failed = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        output.status.success(),
-        "{name} {arguments:?}: {said}{failed}"
-    );
-    Some(said)
-}
-
-#[test]
-fn redis_cli_and_redis_benchmark_work() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = start(dir.path(), &[]);
-    let port = node.resp.port().to_string();
-    let cli = |arguments: &[&str], input: &str| {
-        tool("redis-cli", &[&["-p", &port], arguments].concat(), input)
-    };
-    let Some(said) = cli(
-        &[],
-        "SET a 1\nINCR a\nGET nothing\nCOMMAND COUNT\nINFO server\n",
-    ) else {
-        return;
-    };
-    assert!(said.starts_with("OK\n2\n\n"), "{said}");
-    assert!(said.contains("server_name:ringbolt"), "{said}");
-    let said = cli(&["-3", "HELLO"], "").unwrap();
-    assert!(
-        said.contains("proto") && said.contains("ringbolt"),
-        "{said}"
-    );
-    assert_eq!(cli(&["--scan"], "").unwrap(), "a\n");
-    let said = cli(&["--bigkeys"], "").unwrap();
-    assert!(said.contains("Biggest string found"), "{said}");
-    let arguments = [
-        "-p",
-        &port,
-        "-t",
-        "ping,set,get,incr,mset",
-        "-n",
-        "2000",
-        "-c",
-        "20",
-        "-P",
-        "4",
-        "-r",
-        "100",
-        "--csv",
-    ];
-    let Some(said) = tool("redis-benchmark", &arguments, "") else {
-        return;
-    };
-    for test in ["PING_INLINE", "PING_MBULK", "SET", "GET", "INCR", "MSET"] {
-        assert!(said.contains(&format!("\"{test}")), "{said}");
-    }
-}
-
-#[test]
-fn redis_py_works_with_both_protocols() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = start(dir.path(), &[]);
-    redis_py(&[node.resp]);
-}
-
-/// Runs the script of redis-py, if that is there; says so loudly if it is not.
-fn redis_py(nodes: &[SocketAddr]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node/resp.py");
-    let output = Command::new("python3")
-        .arg(script)
-        .args(nodes.iter().map(|node| node.port().to_string()))
-        .output();
-    let Ok(output) = output else {
-        eprintln!("SKIPPED: python3 is not installed");
-        return;
-    };
-    let said = String::from_utf8_lossy(&output.stdout);
-    let failed = String::from_utf8_lossy(&output.stderr);
-    if output.status.code() == Some(77) {
-        eprintln!("SKIPPED: redis-py 5 is not installed; pip install redis, to run this test");
-        return;
-    }
-    assert!(output.status.success(), "{said}{failed}");
-    assert_eq!(said.lines().last(), Some("done"));
 }
