@@ -12,7 +12,7 @@ mod api;
 mod exposition;
 mod health;
 mod look;
-mod process;
+pub(crate) mod process;
 pub mod registry;
 mod requests;
 mod series;

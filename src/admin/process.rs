@@ -31,15 +31,11 @@ pub struct NodeView {
 /// Asks the system.
 pub(super) fn look(facts: &Facts) -> NodeView {
     let disk = rustix::fs::statvfs(&facts.data).ok();
-    let page = rustix::param::page_size() as u64;
-    let resident = std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
     NodeView {
         uptime: facts.began.elapsed(),
         name: facts.name.clone(),
         memory_budget_bytes: facts.memory_bytes,
-        resident_bytes: resident.map(|pages| pages * page),
+        resident_bytes: resident_bytes(),
         disk_free_bytes: disk.as_ref().map(|disk| disk.f_bavail * disk.f_frsize),
         disk_size_bytes: disk.as_ref().map(|disk| disk.f_blocks * disk.f_frsize),
         disk_reserve_bytes: facts.reserve_bytes,
@@ -48,6 +44,13 @@ pub(super) fn look(facts: &Facts) -> NodeView {
             .ok()
             .and_then(|stat| cpu_seconds(&stat)),
     }
+}
+
+/// The process's resident memory, in bytes.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// The CPU time of the threads named `core-N`, as the runtime names its cores and its helpers of a

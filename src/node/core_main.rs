@@ -12,13 +12,12 @@ use ringbolt_engine::error::EngineError;
 use super::core::Core;
 use super::handler::CoreHandler;
 use super::mailbox::Mailboxes;
+use super::memory::{Governor, STEP_EVERY};
 use super::plan::Plan;
 use super::{CoreFailure, CoreReport, DRAIN_MAX};
+use crate::admin::process::resident_bytes;
 use crate::runtime::RealEnv;
 use crate::shard::{Shard, ShardConfig};
-
-/// How often a core looks whether it is told to stop, or has to.
-const WATCH_EVERY: Duration = Duration::from_millis(20);
 
 /// One core's life. Reports when it is ready to serve and when it has ended.
 pub(super) async fn run(
@@ -78,8 +77,18 @@ async fn live(
         .send(CoreReport::Ready)
         .map_err(|_| CoreFailure::Failed("the main thread has ended".to_owned()))?;
     let mut told = false;
+    let mut memory = Governor::new(
+        plan.memory_bytes,
+        plan.cores(),
+        plan.engine.tree.memory_bytes,
+    );
     loop {
-        env.sleep(WATCH_EVERY).await;
+        // As often, the core looks whether it is told to stop, or has to.
+        env.sleep(STEP_EVERY).await;
+        let tree = shard.engine().tree();
+        if let Some(budget) = memory.step(resident_bytes, || tree.memory_bytes()) {
+            tree.set_budget(budget);
+        }
         if let Some(failure) = shard.failure() {
             // Invariant 6: nothing more is acknowledged; what was under way is in doubt.
             return Err(CoreFailure::Failed(format!(

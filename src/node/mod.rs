@@ -14,6 +14,7 @@ mod identity;
 mod listen;
 pub mod mailbox;
 mod meet;
+mod memory;
 mod plan;
 pub mod preflight;
 mod service;

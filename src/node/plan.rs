@@ -48,6 +48,8 @@ pub struct Plan {
     pub resp: Arc<resp::Options>,
     /// The options of each engine.
     pub engine: EngineOptions,
+    /// The setting for the whole process's memory, in bytes.
+    pub memory_bytes: u64,
     /// Free bytes below which puts are refused.
     pub space_reserve: u64,
     durability: Durability,
@@ -88,9 +90,15 @@ impl Plan {
             engine: engine(settings, &limits),
             resp: Arc::new(resp_options(settings)),
             limits,
+            memory_bytes: settings.memory,
             space_reserve: settings.disk.reserve_bytes,
             durability,
         })
+    }
+
+    /// How many cores the node has.
+    pub fn cores(&self) -> u16 {
+        self.shards.len() as u16
     }
 
     /// The folder of a core's engine.

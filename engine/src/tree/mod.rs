@@ -274,11 +274,13 @@ impl<E: Env> Tree<E> {
         inner.changed.notify();
     }
 
-    /// Memory in use, in bytes: memtables, block cache and pinned parts of tables.
+    /// What the tree may hold at this moment, in bytes: all of its memtables' share, the pinned parts
+    /// of tables, and of the cache what is filled.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        let stats = self.stats();
-        stats.memtable_bytes + stats.cache_bytes + stats.pinned_bytes
+        let inner = &*self.inner;
+        let memtables = inner.options.memtable_budget(inner.budget.get());
+        memtables + inner.pinned_bytes() + inner.context.cache.used() as u64
     }
 
     /// Keeps what the newest version of a partition shows from being compacted away until the
