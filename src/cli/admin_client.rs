@@ -1,51 +1,29 @@
 //! Asks a node's admin server, which speaks HTTP.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 
+use super::args::ClientArgs;
 use super::failure::{Failure, FailureKind};
-use super::output::Format;
-use crate::config::{ADMIN_PORT_STEP, parse_span};
+use crate::config::ADMIN_PORT_STEP;
 
 /// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Which node's admin server is asked, and how its answer is shown.
+/// Which node's admin server is asked, and how its answer is shown: of several addresses the first
+/// counts, and its admin server is taken to be 2 ports higher.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Connection and output")]
 pub struct AdminArgs {
-    /// The node, by its address for clients; its admin server is taken to be 2 ports higher.
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "RINGBOLT_ADDR",
-        hide_env_values = true,
-        default_value = "127.0.0.1:7400"
-    )]
-    pub addr: String,
+    #[command(flatten)]
+    pub client: ClientArgs,
 
-    /// The node's admin server, where it is elsewhere.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// The node's admin server, if it is not 2 ports above --addr (of several, the first).
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Connection and output")]
     pub admin: Option<String>,
-
-    /// How long the answer may take, such as 500ms or 5s.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_span)]
-    pub timeout: Duration,
-
-    /// The form of the output: text, or json.
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t,
-        hide_possible_values = true
-    )]
-    pub format: Format,
 }
 
 impl AdminArgs {
@@ -54,7 +32,7 @@ impl AdminArgs {
             Some(admin) => (admin.as_str(), 0),
             // Of a list of nodes, the first.
             None => (
-                self.addr.split(',').next().unwrap_or_default(),
+                self.client.addr.split(',').next().unwrap_or_default(),
                 ADMIN_PORT_STEP,
             ),
         };
@@ -78,7 +56,7 @@ impl AdminArgs {
             .enable_all()
             .build()?;
         let answer = runtime.block_on(async {
-            let answer = tokio::time::timeout(self.timeout, ask(address, path)).await;
+            let answer = tokio::time::timeout(self.client.timeout, ask(address, path)).await;
             answer.unwrap_or_else(|_| Err("no answer within --timeout".into()))
         });
         answer.map_err(|error| {

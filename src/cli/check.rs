@@ -5,7 +5,7 @@ use std::io::Write as _;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{ContentArrangement, LineStyle, Table};
 
-use super::args::SettingsArgs;
+use super::args::{OutputArgs, SettingsArgs};
 use super::failure::{Answer, Failure, Outcome};
 use super::output::{Format, Out};
 use crate::node::preflight::{self, Check, Verdict};
@@ -30,22 +30,15 @@ pub struct Args {
     #[command(flatten)]
     settings: SettingsArgs,
 
-    /// The form of the output: text, or json (one object a condition).
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t,
-        hide_possible_values = true
-    )]
-    pub(super) format: Format,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }
 
 impl Args {
     pub(super) fn run(self, out: &mut Out) -> Outcome {
         let settings = self.settings.load()?.settings;
         let checks = preflight::run_all(&settings);
-        match self.format {
+        match self.output.format {
             Format::Text => write!(out, "{}", show(&checks, out.width()))?,
             Format::Json => {
                 for check in &checks {

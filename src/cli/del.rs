@@ -56,7 +56,7 @@ impl Args {
         let options = remote::write_options(&self.write, condition, Ttl::Default);
         let (_client, keyspace) = remote::open(&self.client, &self.keys)?;
         let result = keyspace.delete_with(&key, &options);
-        let format = self.client.format;
+        let format = self.client.output.format;
         remote::tell_written(
             out,
             format,

@@ -74,7 +74,7 @@ impl Args {
             drains: !self.undo,
             leads,
         };
-        match self.client.format {
+        match self.client.output.format {
             Format::Json => out.json(&done)?,
             Format::Text if self.undo => writeln!(out, "OK {name} may lead again")?,
             Format::Text => writeln!(out, "OK {name} leads nothing")?,

@@ -57,10 +57,10 @@ impl Args {
         let (client, keyspace) = remote::open(&self.client, &self.keys)?;
         let options = remote::read_options(&client, &self.read);
         let Some(record) = keyspace.get_with(key, &options)? else {
-            remote::tell_missing(out, self.client.format, key)?;
+            remote::tell_missing(out, self.client.output.format, key)?;
             return Ok(Answer::No);
         };
-        match self.client.format {
+        match self.client.output.format {
             Format::Text => {
                 out.write_all(&record.value)?;
                 if out.terminal && record.value.last() != Some(&b'\n') {
@@ -83,11 +83,11 @@ impl Args {
         let mut answer = Answer::Yes;
         for (key, record) in keys.iter().zip(records) {
             let Some(record) = record else {
-                remote::tell_missing(out, self.client.format, key)?;
+                remote::tell_missing(out, self.client.output.format, key)?;
                 answer = Answer::No;
                 continue;
             };
-            match self.client.format {
+            match self.client.output.format {
                 Format::Text => out.row(key, &record.value)?,
                 Format::Json => out.json(&Row::new(key, Some(&record.value), &record.meta))?,
             }

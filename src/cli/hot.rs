@@ -68,7 +68,7 @@ impl Args {
         })?;
         told.keys.truncate(self.top);
         told.partitions.truncate(self.top);
-        match self.admin.format {
+        match self.admin.client.output.format {
             Format::Json => out.json(&told)?,
             Format::Text => text(&told, out)?,
         }

@@ -57,7 +57,7 @@ impl Args {
         let options = remote::write_options(&self.write, self.condition.condition(), self.ttl);
         let (_client, keyspace) = remote::open(&self.client, &self.keys)?;
         let result = keyspace.increment_with(&key, self.by, &options);
-        let format = self.client.format;
+        let format = self.client.output.format;
         remote::tell_written(
             out,
             format,

@@ -104,7 +104,7 @@ impl Args {
     }
 
     pub(super) fn format(&self) -> Format {
-        self.client().format
+        self.client().output.format
     }
 
     pub(super) fn run(self, out: &mut Out) -> Outcome {

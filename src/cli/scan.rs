@@ -100,7 +100,7 @@ impl Args {
         for row in rows {
             let row = row?;
             let value = (!self.keys_only).then_some(&row.value[..]);
-            match self.client.format {
+            match self.client.output.format {
                 Format::Text => match value {
                     Some(value) => out.row(&row.key, value)?,
                     None => out.key(&row.key)?,

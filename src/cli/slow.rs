@@ -108,7 +108,10 @@ impl Args {
                     self.show(request, &told.stages, out)?;
                 }
             }
-            if is_first && told.requests.is_empty() && self.admin.format == Format::Text {
+            if is_first
+                && told.requests.is_empty()
+                && self.admin.client.output.format == Format::Text
+            {
                 let ms = told.threshold_us as f64 / 1000.0;
                 writeln!(
                     out,
@@ -134,7 +137,7 @@ impl Args {
     }
 
     fn show(&self, request: &Request, stages: &[String], out: &mut Out) -> std::io::Result<()> {
-        if self.admin.format == Format::Json {
+        if self.admin.client.output.format == Format::Json {
             return out.json(request);
         }
         let ms = |us: u64| us as f64 / 1000.0;

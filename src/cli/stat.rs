@@ -50,11 +50,11 @@ impl Args {
         let (client, keyspace) = remote::open(&self.client, &self.keys)?;
         let options = remote::read_options(&client, &self.read);
         let Some(stat) = keyspace.stat_with(&key, &options)? else {
-            remote::tell_missing(out, self.client.format, &key)?;
+            remote::tell_missing(out, self.client.output.format, &key)?;
             return Ok(Answer::No);
         };
         let meta = stat.meta;
-        match self.client.format {
+        match self.client.output.format {
             Format::Json => {
                 let mut row = Row::new(&key, None, &meta);
                 row.token = client.tokens().first().map(ToString::to_string);

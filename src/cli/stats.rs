@@ -26,7 +26,7 @@ pub struct Args {
 impl Args {
     pub(super) fn run(self, out: &mut Out) -> Outcome {
         let stats = remote::connect(&self.client)?.stats()?;
-        match self.client.format {
+        match self.client.output.format {
             Format::Text => {
                 let width = stats.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
                 for (name, number) in &stats {

@@ -113,7 +113,7 @@ impl Args {
             }
         }
         let status = Status::new(&topology, &told);
-        match self.client.format {
+        match self.client.output.format {
             Format::Json => out.json(&status)?,
             Format::Text => status.text(self.partitions, out)?,
         }

@@ -49,7 +49,7 @@ impl Args {
         let condition = self.if_version.map_or(Condition::None, Condition::Version);
         let options = remote::write_options(&self.write, condition, self.ttl);
         let (_client, keyspace) = remote::open(&self.client, &self.keys)?;
-        let format = self.client.format;
+        let format = self.client.output.format;
         let result = match keyspace.touch_with(&key, &options) {
             Ok(Some(written)) => Ok(written),
             Ok(None) => {

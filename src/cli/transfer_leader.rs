@@ -79,7 +79,7 @@ impl Args {
             leader: &self.to,
             term,
         };
-        match self.client.format {
+        match self.client.output.format {
             Format::Json => out.json(&done)?,
             Format::Text => writeln!(
                 out,

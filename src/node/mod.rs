@@ -20,7 +20,6 @@ pub mod preflight;
 mod service;
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -76,14 +75,17 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     let mut dir = open_folder(&settings)?;
     let port = listen::claim(settings.listen)?;
     let admin = eyes::open(&settings)?;
-    let resp_port = settings.resp.listen.map(listen::claim).transpose()?;
+    if let Some(address) = settings.resp.listen {
+        // Free now, and given back: until the node serves, clients are refused and not kept waiting.
+        drop(listen::claim(address)?);
+    }
     let Some(member) = identity::settle(&settings, &mut dir, port, stop_asked)? else {
         return Ok(());
     };
     if let Some(admin) = &admin {
         admin.recovering();
     }
-    match serve(&settings, &mut dir, &member, admin.as_ref(), resp_port) {
+    match serve(&settings, &mut dir, &member, admin.as_ref()) {
         // Of several nodes, one that cannot use its data any more gets it from the others. What it has
         // is set aside at its next start, which is at once.
         Err(error @ (StartError::Outlived(_) | StartError::CoreDamaged { .. }))
@@ -113,7 +115,6 @@ fn serve(
     dir: &mut DataDir,
     member: &Membership,
     admin: Option<&Admin>,
-    resp_port: Option<TcpListener>,
 ) -> Result<(), StartError> {
     let start = random_bytes().map_err(|error| StartError::io("/dev/urandom", &error))?;
     let plan = Arc::new(Plan::new(settings, dir, member, u64::from_le_bytes(start))?);
@@ -147,7 +148,6 @@ fn serve(
             return node.stop();
         }
     }
-    drop(resp_port);
     for core in 0..settings.cores {
         let listener = listen::listener(settings.listen)?;
         node.post(core, Letter::Listen(Door::Own, listener));

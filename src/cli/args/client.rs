@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::output::Format;
+use super::OutputArgs;
 use crate::config::parse_span;
 
 /// Arguments of every command that talks to a server.
@@ -32,16 +32,8 @@ pub struct ClientArgs {
     )]
     pub timeout: Duration,
 
-    /// The form of the output: text, or json (one object a line; bytes that are not UTF-8 become
-    /// {"base64": "..."}).
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t,
-        hide_possible_values = true
-    )]
-    pub format: Format,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {

@@ -94,7 +94,7 @@ impl Args {
         let keyspace = client.keyspace(&self.keyspace)?;
         let options = remote::write_options(&self.write, Condition::None, Ttl::Default);
         let result = keyspace.batch_with(&batch, &options);
-        let format = self.client.format;
+        let format = self.client.output.format;
         remote::tell_written(out, format, None, result, |out, written| match format {
             Format::Text => {
                 for counter in &written.counters {

@@ -8,6 +8,7 @@ use ringbolt_engine::row::split_row_key;
 use serde_json::{Value, json};
 
 use super::{files, show_bytes};
+use crate::cli::args::OutputArgs;
 use crate::cli::failure::{Answer, Failure, Outcome};
 use crate::cli::offline::{Access, PlainEnv};
 use crate::cli::output::{Format, JsonBytes, Out, show_time};
@@ -39,15 +40,8 @@ pub struct Args {
     #[arg(long)]
     partitions: bool,
 
-    /// The form of the output: text, or json (one object a line).
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t,
-        hide_possible_values = true
-    )]
-    pub format: Format,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl Args {
@@ -58,7 +52,7 @@ impl Args {
         for current in files(&self.path, "manifests (no file CURRENT)", is_current)? {
             let folder = current.parent().unwrap_or(Path::new("."));
             match env.block_on(manifest::read(&env, folder)) {
-                Ok(Some(content)) => match self.format {
+                Ok(Some(content)) => match self.output.format {
                     Format::Text => self.text(&content, out)?,
                     Format::Json => self.json(&content, out)?,
                 },

@@ -45,9 +45,9 @@ enum Command {
 impl Args {
     pub(super) fn format(&self) -> Format {
         match &self.command {
-            Command::Log(args) => args.format,
-            Command::Manifest(args) => args.format,
-            Command::Table(args) => args.format,
+            Command::Log(args) => args.output.format,
+            Command::Manifest(args) => args.output.format,
+            Command::Table(args) => args.output.format,
         }
     }
 

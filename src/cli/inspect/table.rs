@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::files;
 use super::manifest::{json_row_key, show_row_key};
 use super::show_bytes;
+use crate::cli::args::OutputArgs;
 use crate::cli::failure::{Answer, Failure, Outcome};
 use crate::cli::offline::{Access, PlainEnv};
 use crate::cli::output::{Format, JsonBytes, Out, show_time};
@@ -57,15 +58,8 @@ pub struct Args {
     #[arg(long)]
     verify: bool,
 
-    /// The form of the output: text, or json (one object a line).
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t,
-        hide_possible_values = true
-    )]
-    pub format: Format,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 impl Args {
@@ -109,7 +103,7 @@ impl Args {
         if self.rows {
             self.rows(&table, left, out).await
         } else {
-            tell(&table, self.verify, self.format, out)?;
+            tell(&table, self.verify, self.output.format, out)?;
             Ok(())
         }
     }
@@ -139,7 +133,7 @@ impl Args {
             let of_key = |wanted| split_row_key(row_key).is_some_and(|parts| parts.key == wanted);
             if key.is_none_or(of_key) {
                 *left -= 1;
-                match self.format {
+                match self.output.format {
                     Format::Text => writeln!(out, "{}", show_cell(row_key, &cell))?,
                     Format::Json => out.json(&json_cell(table, row_key, &cell))?,
                 }
@@ -157,7 +151,7 @@ impl Args {
         version: u64,
         out: &mut Out,
     ) -> std::io::Result<()> {
-        match self.format {
+        match self.output.format {
             Format::Text => writeln!(
                 out,
                 "{} to {} version {version}: range deleted",

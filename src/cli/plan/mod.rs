@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use super::args::OutputArgs;
 use super::failure::{Answer, Failure, Outcome};
 use super::output::{Format, Out};
 use crate::capacity::{self, Question};
@@ -118,15 +119,8 @@ pub struct Args {
     )]
     copy_share: f64,
 
-    /// The form of the output: text, or json (one object).
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t,
-        hide_possible_values = true
-    )]
-    pub(super) format: Format,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }
 
 impl Args {
@@ -146,7 +140,7 @@ impl Args {
             copy_share: self.copy_share,
         };
         let plan = capacity::plan(&question).map_err(Failure::usage)?;
-        match self.format {
+        match self.output.format {
             Format::Json => out.json(&plan)?,
             Format::Text => write!(out, "{}", table::show(&question, &plan, out.width()))?,
         }

@@ -8,6 +8,7 @@ use ringbolt_engine::log::format::SegmentStart;
 use serde::Serialize;
 
 use super::files;
+use crate::cli::args::OutputArgs;
 use crate::cli::failure::{Answer, Failure, Outcome};
 use crate::cli::output::{Format, Out};
 use crate::config::about_bytes;
@@ -54,15 +55,8 @@ pub struct Args {
     #[arg(long, value_name = "N", requires = "records")]
     limit: Option<u64>,
 
-    /// The form of the output: text, or json (one object a line).
-    #[arg(
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t,
-        hide_possible_values = true
-    )]
-    pub format: Format,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// What is told of a segment.
@@ -112,7 +106,7 @@ impl Args {
     }
 
     fn tell_unused(&self, path: &Path, out: &mut Out) -> std::io::Result<()> {
-        match (self.format, self.records) {
+        match (self.output.format, self.records) {
             (_, true) => Ok(()),
             (Format::Text, _) => writeln!(out, "{}: not in use yet", path.display()),
             (Format::Json, _) => out.json(&serde_json::json!({ "segment": path, "epoch": null })),
@@ -160,7 +154,7 @@ impl Args {
         })?;
         told?;
         if !self.records {
-            tell(&summary, self.format, out)?;
+            tell(&summary, self.output.format, out)?;
         }
         Ok(())
     }
@@ -185,7 +179,7 @@ impl Args {
             sequence,
             offset,
         };
-        match self.format {
+        match self.output.format {
             Format::Text => record::text(&place, record, out),
             Format::Json => out.json(&record::json(&place, record)),
         }
