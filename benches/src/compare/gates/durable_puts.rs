@@ -7,40 +7,68 @@ use crate::compare::gate::{Bound, Figure, Line, Skip, Unit};
 use crate::compare::peers::redis::Redis;
 use crate::compare::peers::ringbolt::{Ringbolt, measure};
 
+/// What the rounds of one side came to.
+#[derive(Default)]
+struct Side {
+    rates: Vec<f64>,
+    tails: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
 pub(super) fn run(context: &Context) -> Result<Vec<Line>, Skip> {
-    let ringbolt = Ringbolt::start(context, "512MiB")?;
+    let ringbolt = Ringbolt::start_with_door(context, "512MiB")?;
     let redis = Redis::start(context, true)?;
-    let put = |load: Options| {
-        measure(Options {
+    let ways = ringbolt.ways()?;
+    let put = |load: Options, side: &mut Side| {
+        let report = measure(Options {
             workload: Workload::Put,
             connections: 50,
             limit: Limit::Duration(context.round_time(1.5, 30.0)),
             ..load
-        })
+        })?;
+        let server = report
+            .server
+            .ok_or_else(|| Skip::Failed("the server's CPU time is not known".into()))?;
+        side.rates.push(report.all.per_second);
+        side.tails.push(report.all.p99_us);
+        side.cpu.push(server.cpu_us_per_request);
+        Ok::<(), Skip>(())
     };
-    let mut rates = [Vec::new(), Vec::new()];
-    let mut tails = [Vec::new(), Vec::new()];
+    let mut ours = [Side::default(), Side::default()];
+    let mut theirs = Side::default();
     for _ in 0..context.rounds {
-        for (side, load) in [ringbolt.load(), redis.load()].into_iter().enumerate() {
-            let report = put(load)?;
-            rates[side].push(report.all.per_second);
-            tails[side].push(report.all.p99_us);
+        for ((_, load), side) in ways.iter().zip(&mut ours) {
+            put(load.clone(), side)?;
         }
+        put(redis.load(), &mut theirs)?;
     }
-    let [our_rates, their_rates] = rates;
-    let [our_tails, their_tails] = tails;
-    Ok(vec![
-        Line::ratio(
-            "durable PUT/s, 50 connections",
-            Figure::new("Ringbolt", Unit::PerSecond, our_rates),
-            Figure::new("Redis", Unit::PerSecond, their_rates),
-            Bound::AtLeast(1.5),
-        ),
-        Line::ratio(
-            "durable PUT p99, 50 connections",
-            Figure::new("Ringbolt", Unit::Us, our_tails),
-            Figure::new("Redis", Unit::Us, their_tails),
-            Bound::AtMost(0.5),
-        ),
-    ])
+    let lines = ways.iter().zip(ours).flat_map(|((way, _), ours)| {
+        let line = |what, unit, ours, theirs: &Vec<f64>, bound| {
+            Line::ratio(
+                format!("{what}, 50 connections{way}"),
+                Figure::new("Ringbolt", unit, ours),
+                Figure::new("Redis", unit, theirs.clone()),
+                bound,
+            )
+        };
+        let (rate, tail) = (Bound::AtLeast(1.5), Bound::AtMost(0.5));
+        [
+            line(
+                "durable PUT/s",
+                Unit::PerSecond,
+                ours.rates,
+                &theirs.rates,
+                rate,
+            ),
+            line("durable PUT p99", Unit::Us, ours.tails, &theirs.tails, tail),
+            line(
+                "server CPU per durable PUT",
+                Unit::Us,
+                ours.cpu,
+                &theirs.cpu,
+                Bound::Told,
+            ),
+        ]
+    });
+    Ok(lines.collect())
 }

@@ -16,6 +16,8 @@ use crate::compare::process::{Process, free_port};
 pub struct Ringbolt {
     process: Process,
     port: u16,
+    /// The port of the door for Redis clients, if it is open.
+    door: Option<u16>,
     _dir: TempDir,
 }
 
@@ -25,12 +27,28 @@ impl Ringbolt {
         Self::start_on(context, &context.server_cpu.to_string(), 1, memory)
     }
 
+    /// The same, with a door for Redis clients.
+    pub fn start_with_door(context: &Context, memory: &str) -> Result<Self, Skip> {
+        let cpu = context.server_cpu.to_string();
+        Self::begin(context, &cpu, 1, memory, Some(free_port()?))
+    }
+
     /// Starts one with `cores` cores on the CPUs listed.
     pub fn start_on(
         context: &Context,
         cpus: &str,
         cores: usize,
         memory: &str,
+    ) -> Result<Self, Skip> {
+        Self::begin(context, cpus, cores, memory, None)
+    }
+
+    fn begin(
+        context: &Context,
+        cpus: &str,
+        cores: usize,
+        memory: &str,
+        door: Option<u16>,
     ) -> Result<Self, Skip> {
         let dir = context.temp_dir("ringbolt")?;
         let port = free_port()?;
@@ -39,9 +57,10 @@ impl Ringbolt {
         let data_text = data.to_string_lossy();
         let listen = format!("127.0.0.1:{port}");
         let cores = cores.to_string();
+        let resp = door.map_or("off".into(), |port| format!("127.0.0.1:{port}"));
         let args = [
             "server", "--data", &data_text, "--listen", &listen, "--cores", &cores, "--cpus", cpus,
-            "--memory", memory,
+            "--memory", memory, "--resp", &resp,
         ];
         let program = context.ringbolt.as_os_str();
         let mut process = Process::start(cpus, "ringbolt server", program, &args, &log)?;
@@ -49,6 +68,7 @@ impl Ringbolt {
         Ok(Self {
             process,
             port,
+            door,
             _dir: dir,
         })
     }
@@ -61,6 +81,20 @@ impl Ringbolt {
             server_pid: Some(self.process.id()),
             ..base_load()
         }
+    }
+
+    /// The ways in that Redis is held against, as a measure's name ends: Ringbolt's own protocol, and
+    /// the door for Redis clients.
+    pub fn ways(&self) -> Result<[(&'static str, Options); 2], Skip> {
+        let port = self
+            .door
+            .ok_or_else(|| Skip::Failed("the server was started without a door".into()))?;
+        let door = Options {
+            addr: format!("127.0.0.1:{port}"),
+            protocol: Protocol::Redis,
+            ..self.load()
+        };
+        Ok([("", self.load()), (", RESP", door)])
     }
 }
 
