@@ -69,7 +69,7 @@ fn parse_gate(text: &str) -> Result<u8, String> {
         .parse()
         .ok()
         .filter(|number| gates::ALL.iter().any(|gate| gate.number == *number))
-        .ok_or_else(|| "a gate is a number from 1 to 17".into())
+        .ok_or_else(|| "a gate is a number from 1 to 18".into())
 }
 
 /// Runs the comparisons. Exit code 1 if a gate was missed, 2 if nothing could be measured.

@@ -96,6 +96,11 @@ impl Process {
         self.end(Signal::KILL);
     }
 
+    /// Asks it to end, and waits until it has.
+    pub fn stop(mut self) {
+        self.end(Signal::TERM);
+    }
+
     fn end(&mut self, signal: Signal) {
         if self.has_ended() {
             return;

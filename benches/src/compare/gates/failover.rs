@@ -1,5 +1,5 @@
 //! Gate 17: the node that leads a partition is killed while 1,000 writes a second come to that
-//! partition: how long no write is acknowledged.
+//! partition: how long no write is acknowledged. The same when it is asked to stop.
 //!
 //! All keys share a `{tag}`, so that other partitions' leaders, which go on, do not hide the gap. A
 //! round is one kill; the node is started again and the cluster is whole before the next.
@@ -23,9 +23,46 @@ const AFTER: Duration = Duration::from_millis(3500);
 
 pub(super) fn run(context: &Context) -> Result<Vec<Line>, Skip> {
     let kills = context.pick(5, 100);
+    let stops = context.pick(3, 20);
     let mut cluster = Cluster::start(context)?;
+    let mut gaps = gaps(&mut cluster, kills, Cluster::kill)?;
+    gaps.sort_unstable_by(f64::total_cmp);
+    let at = (gaps.len() * 99).div_ceil(100).saturating_sub(1);
+    let percentile = gaps.get(at).copied().unwrap_or_default();
+    let most = gaps.last().copied().unwrap_or_default();
+    let orderly = self::gaps(&mut cluster, stops, Cluster::stop)?;
+    let orderly = orderly.into_iter().fold(0.0, f64::max);
+    let line = |what: String, value, bound| {
+        let figure = Figure::new("Ringbolt", Unit::Ms, vec![value]);
+        Line::plain(what, figure, bound)
+    };
+    Ok(vec![
+        line(
+            format!("longest gap in acknowledged writes, p99 of {kills} kills, ms"),
+            percentile,
+            Bound::AtMost(1000.0),
+        ),
+        line(
+            "the longest of all, ms".to_owned(),
+            most,
+            Bound::AtMost(3000.0),
+        ),
+        line(
+            format!("the longest of {stops} stops by SIGTERM, ms"),
+            orderly,
+            Bound::Told,
+        ),
+    ])
+}
+
+/// The longest gap of each of `rounds` in which the leader is ended.
+fn gaps(
+    cluster: &mut Cluster,
+    rounds: usize,
+    end: impl Fn(&mut Cluster, usize),
+) -> Result<Vec<f64>, Skip> {
     let mut gaps = Vec::new();
-    for _ in 0..kills {
+    for _ in 0..rounds {
         let leader = cluster.leader_of(PREFIX.as_bytes())?;
         let options = Options {
             workload: Workload::Put,
@@ -41,7 +78,7 @@ pub(super) fn run(context: &Context) -> Result<Vec<Line>, Skip> {
         };
         let load = thread::spawn(move || ringbolt_load::run(options));
         thread::sleep(BEFORE);
-        cluster.kill(leader);
+        end(cluster, leader);
         let report = load
             .join()
             .map_err(|_| Skip::Failed("the load panicked".into()))?
@@ -49,20 +86,5 @@ pub(super) fn run(context: &Context) -> Result<Vec<Line>, Skip> {
         gaps.push(report.write_gap_ms_max);
         cluster.restart(leader)?;
     }
-    gaps.sort_unstable_by(f64::total_cmp);
-    let at = (gaps.len() * 99).div_ceil(100).saturating_sub(1);
-    let percentile = gaps.get(at).copied().unwrap_or_default();
-    let most = gaps.last().copied().unwrap_or_default();
-    let line = |what: String, value, most| {
-        let figure = Figure::new("Ringbolt", Unit::Ms, vec![value]);
-        Line::plain(what, figure, Bound::AtMost(most))
-    };
-    Ok(vec![
-        line(
-            format!("longest gap in acknowledged writes, p99 of {kills} kills, ms"),
-            percentile,
-            1000.0,
-        ),
-        line("the longest of all, ms".to_owned(), most, 3000.0),
-    ])
+    Ok(gaps)
 }

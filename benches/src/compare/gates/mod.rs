@@ -3,6 +3,7 @@
 use super::gate::Gate;
 
 mod cached_get;
+mod catch_up;
 mod cold_get;
 mod durable_put;
 mod durable_puts;
@@ -18,7 +19,7 @@ mod shards;
 mod steady;
 
 /// All gates, by number. Those that the same run answers share a file.
-pub const ALL: [Gate; 17] = [
+pub const ALL: [Gate; 18] = [
     Gate {
         number: 1,
         title: "durable PUT, 1 connection",
@@ -104,6 +105,11 @@ pub const ALL: [Gate; 17] = [
         title: "a leader is killed",
         run: failover::run,
     },
+    Gate {
+        number: 18,
+        title: "a node without its data catches up",
+        run: catch_up::run,
+    },
 ];
 
 #[cfg(test)]
@@ -112,6 +118,6 @@ mod tests {
 
     #[test]
     fn gates_are_numbered_in_order() {
-        assert!(ALL.iter().map(|gate| gate.number).eq(1..=17));
+        assert!(ALL.iter().map(|gate| gate.number).eq(1..=18));
     }
 }

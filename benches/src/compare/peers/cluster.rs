@@ -1,6 +1,7 @@
 //! Ringbolt as a cluster of three nodes with one core each, which share the CPUs and the disk.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use ringbolt_client::blocking::Client;
 use ringbolt_load::options::{Options, Protocol};
 use ringbolt_load::procfs::Usage;
 use ringbolt_wire::slot::partition_of;
+use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::ringbolt::base_load;
@@ -32,6 +34,28 @@ pub struct Cluster {
     cpus: String,
     peers: String,
     dir: TempDir,
+}
+
+/// What is needed of `ringbolt status`.
+#[derive(Deserialize)]
+struct Status {
+    nodes: Vec<Behind>,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Deserialize)]
+struct Behind {
+    lag: u64,
+}
+
+#[derive(Deserialize)]
+struct Partition {
+    members: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+struct Member {
+    votes: bool,
 }
 
 #[derive(Debug)]
@@ -165,13 +189,46 @@ impl Cluster {
         }
     }
 
-    /// Starts a killed node again, and waits until the cluster is whole.
+    /// Stops a node, as an operator would.
+    pub fn stop(&mut self, node: usize) {
+        if let Some(process) = self.nodes[node].process.take() {
+            process.stop();
+        }
+    }
+
+    /// Starts a node again that was ended, and waits until the cluster is whole.
     pub fn restart(&mut self, node: usize) -> Result<(), Skip> {
         self.launch(node)?;
         self.wait_ready(node)?;
         self.wait_led()?;
         thread::sleep(HAND_OVER);
         Ok(())
+    }
+
+    /// Starts a node again that was ended, without its data.
+    pub fn replace(&mut self, node: usize) -> Result<(), Skip> {
+        let data = self.dir.path().join(&self.nodes[node].name);
+        std::fs::remove_dir_all(&data)
+            .map_err(|error| Skip::Failed(format!("{}: {error}", data.display())))?;
+        self.launch(node)
+    }
+
+    /// Whether every partition has voters on all nodes, and none of them is behind.
+    pub fn is_whole(&self) -> Result<bool, Skip> {
+        let failed = |error: String| Skip::Failed(format!("ringbolt status: {error}"));
+        let told = Command::new(&self.program)
+            .args(["status", "--addr", &self.addresses(), "--format", "json"])
+            .output()
+            .map_err(|error| failed(error.to_string()))?;
+        let status: Status =
+            serde_json::from_slice(&told.stdout).map_err(|error| failed(error.to_string()))?;
+        let votes =
+            |partition: &Partition| partition.members.iter().filter(|one| one.votes).count();
+        Ok(status.nodes.iter().all(|node| node.lag == 0)
+            && status
+                .partitions
+                .iter()
+                .all(|partition| votes(partition) == NODES))
     }
 
     /// Which node leads the partition of a key: its place in the cluster.
