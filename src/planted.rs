@@ -16,8 +16,9 @@ ringbolt_engine::planted_bugs! {
     PromiseForgotten,
     /// A leader reads without asking whether it still leads.
     LeaseIgnored,
-    /// The lease is checked before the value is read from the disk, not after it.
-    LeaseCheckedTooEarly,
+    /// A lease that held a second ago counts as held: as if what was found out for one read were kept for
+    /// those that follow.
+    LeaseRemembered,
     /// The lease is checked by the clock of the turn's beginning.
     LeaseByOldClock,
     /// A leader serves before an entry of its own term is applied.

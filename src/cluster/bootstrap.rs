@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ringbolt_wire::message::NodeId;
+use ringbolt_wire::peer::Claim;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::ClusterId;
@@ -127,6 +128,51 @@ impl Answer {
         let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
         aligned.extend_from_slice(bytes);
         rkyv::from_bytes::<Self, rkyv::rancor::Error>(&aligned).map_err(|error| error.to_string())
+    }
+}
+
+/// A node without a cluster that asks its peers, round after round, until one of the rules ends it.
+#[derive(Debug)]
+pub struct Search {
+    own: Introduction,
+    before: BTreeMap<String, Answer>,
+    is_lost: bool,
+}
+
+impl Search {
+    /// Before the first round.
+    #[must_use]
+    pub fn new(own: Introduction) -> Self {
+        Self {
+            own,
+            before: BTreeMap::new(),
+            is_lost: false,
+        }
+    }
+
+    /// What the node says of itself.
+    #[must_use]
+    pub fn own(&self) -> &Introduction {
+        &self.own
+    }
+
+    /// What the questions of the next round carry: a claim, once it is known that the data is lost.
+    #[must_use]
+    pub fn claim(&self) -> Option<Claim<'_>> {
+        self.is_lost.then_some(Claim {
+            name: &self.own.facts.name,
+            folder: &self.own.facts.folder,
+        })
+    }
+
+    /// Takes what a round has brought that began when this node's wall clock was `wall_ms`: the answers
+    /// by the name that the node's list gives the peer.
+    pub fn decide(&mut self, wall_ms: u64, answers: BTreeMap<String, Answer>) -> Decision {
+        self.own.wall_ms = wall_ms;
+        let decision = decide(&self.own, &self.before, &answers);
+        self.is_lost |= matches!(decision, Decision::Claim(_));
+        self.before = answers;
+        decision
     }
 }
 

@@ -15,9 +15,11 @@
 //! - [`ring`]: where partitions should be: a pure function of the nodes.
 //! - [`map`]: the nodes there are, and where partitions are.
 //! - [`bootstrap`]: how nodes that start for the first time become one cluster.
+//! - [`leaving`]: when a node parts with its data.
 
 pub mod bootstrap;
 mod flow;
+pub mod leaving;
 pub mod map;
 pub mod ring;
 
@@ -27,8 +29,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::replica::replica_id;
-use map::{ClusterMap, MapError};
+use crate::replica::{node_of, replica_id};
+use map::{ClusterMap, MapError, NodeFacts, NodeState};
 
 /// A node's number, from 1; never used again.
 pub type NodeId = u32;
@@ -54,6 +56,37 @@ pub struct Identity {
 #[must_use]
 pub fn boot_of(generation: u32, boots: u64) -> u64 {
     u64::from(generation) << 32 | boots & u64::from(u32::MAX)
+}
+
+/// The start that a node tells the others of: a counter, and what was drawn at random for it.
+///
+/// It is the same as at the start before where no other node has welcomed that one yet. So a disk that
+/// was rolled back can not outrun what the others have seen by being started again and again before it
+/// meets them (found by the simulator).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToldStart {
+    /// How often the folder had been started.
+    pub boots: u64,
+    /// Drawn at random.
+    pub random: u64,
+}
+
+impl ToldStart {
+    /// As a folder keeps it.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        format!("{:x} {:016x}", self.boots, self.random)
+    }
+
+    /// The reverse of [`ToldStart::encode`].
+    #[must_use]
+    pub fn decode(text: &str) -> Option<Self> {
+        let (boots, random) = text.split_once(' ')?;
+        Some(Self {
+            boots: u64::from_str_radix(boots, 16).ok()?,
+            random: u64::from_str_radix(random, 16).ok()?,
+        })
+    }
 }
 
 /// A cluster map, and its bytes.
@@ -127,6 +160,8 @@ pub struct ClusterView {
     heard: Mutex<BTreeMap<NodeId, Duration>>,
     /// Nodes that came without their data: by name, the folder they have now, and when they said so.
     claims: Mutex<BTreeMap<String, (String, Duration)>>,
+    /// Whether another node has welcomed this start.
+    welcomed: AtomicBool,
     /// Why this node's data must not be used any more.
     outlived: OnceLock<String>,
     /// What of this node's tables was found to be damaged first.
@@ -162,6 +197,7 @@ impl ClusterView {
             seen_changes: AtomicU64::new(0),
             heard: Mutex::default(),
             claims: Mutex::default(),
+            welcomed: AtomicBool::new(false),
             outlived: OnceLock::new(),
             damage: OnceLock::new(),
             settled: Mutex::default(),
@@ -169,6 +205,49 @@ impl ClusterView {
             draining: Mutex::default(),
             draining_changes: AtomicU64::new(0),
         }
+    }
+
+    /// The view of a node that begins. `seen` are the starts of others that its folder remembers;
+    /// `resolve` finds the address that a node has now.
+    ///
+    /// # Errors
+    /// In words: an address cannot be resolved, or the map cannot be used.
+    pub fn of_map(
+        map: ClusterMap,
+        here: NodeId,
+        told: ToldStart,
+        seen: &[Seen],
+        resolve: impl Fn(&NodeFacts) -> Result<SocketAddr, String>,
+    ) -> Result<Self, String> {
+        let living = map
+            .nodes()
+            .iter()
+            .filter(|node| node.state != NodeState::Gone);
+        let info = |node: &map::Node| {
+            let facts = &node.facts;
+            Ok(NodeInfo {
+                id: node.id,
+                name: facts.name.clone(),
+                address: resolve(facts)?,
+                cores: facts.cores,
+                zone: facts.zone.clone(),
+                weight: facts.weight,
+            })
+        };
+        let nodes = living.map(info).collect::<Result<_, String>>()?;
+        let identity = Identity {
+            cluster: map.cluster(),
+            node: here,
+            boot: boot_of(map.node(here).map_or(1, |own| own.generation), told.boots),
+            start: told.random,
+        };
+        let placement = (0..map.partitions()).map(|partition| {
+            let replicas = map.replicas(partition).iter();
+            replicas.map(|replica| node_of(*replica)).collect()
+        });
+        Self::new(identity, nodes, placement.collect())
+            .with_map(map, seen)
+            .map_err(|error| error.to_string())
     }
 
     /// The same with the map that it was made from, and the starts of other nodes that this node's
@@ -265,6 +344,17 @@ impl ClusterView {
     #[must_use]
     pub fn heard(&self, node: NodeId) -> Duration {
         locked(&self.heard).get(&node).copied().unwrap_or_default()
+    }
+
+    /// Another node has welcomed this start.
+    pub fn note_welcome(&self) {
+        self.welcomed.store(true, Ordering::Release);
+    }
+
+    /// Whether another node has welcomed this start.
+    #[must_use]
+    pub fn is_welcomed(&self) -> bool {
+        self.welcomed.load(Ordering::Acquire)
     }
 
     /// A table of this node was found to be damaged. Its log is not, so it may go on voting.

@@ -1,17 +1,16 @@
 //! Which node of which cluster this process is: settled before any core starts.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ringbolt_wire::message::NodeId;
-use ringbolt_wire::peer::Claim;
 
 use super::StartError;
 use super::format::DataDir;
 use super::meet::{self, Reception, Round};
-use crate::cluster::bootstrap::{Decision, Introduction, decide};
+use crate::cluster::bootstrap::{Decision, Introduction, Search};
+use crate::cluster::leaving::FolderTold;
 use crate::cluster::map::{ClusterMap, NodeFacts};
 use crate::config::{Peer, Settings};
 
@@ -72,57 +71,54 @@ fn found_lost(settings: &Settings, dir: &DataDir) -> Result<Option<String>, Star
         return Ok(None);
     }
     let format = dir.format();
-    if format.lost.is_some() {
-        return Ok(format.lost.clone());
-    }
-    let known = match dir.cluster().and_then(|known| dir.seen().map(|_| known)) {
-        Ok(known) => known,
-        Err(StartError::Damaged { path, what }) => {
-            return Ok(Some(format!("{}: {what}", path.display())));
-        }
-        Err(error) => return Err(error),
+    // Of data that is known to be lost some may have been moved already.
+    let known = match format.lost {
+        Some(_) => None,
+        None => match dir.cluster().and_then(|known| dir.seen().map(|_| known)) {
+            Ok(known) => known,
+            Err(StartError::Damaged { path, what }) => {
+                return Ok(Some(format!("{}: {what}", path.display())));
+            }
+            Err(error) => return Err(error),
+        },
     };
-    if let Some((map, node)) = known
-        && map
-            .node(node)
-            .is_some_and(|own| own.facts.folder != format.id)
-    {
-        return Ok(Some(
-            "the cluster has taken this node in again with another data folder".to_owned(),
-        ));
-    }
-    let missing = (0..format.cores).find(|core| format.begun && !dir.has_log(*core));
-    Ok(missing.map(|core| format!("the log of core {core} is gone")))
+    let told = FolderTold {
+        id: &format.id,
+        lost: format.lost.as_deref(),
+        belongs: known.as_ref().map(|(map, node)| (map, *node)),
+        missing_log: (0..format.cores).find(|core| format.begun && !dir.has_log(*core)),
+    };
+    Ok(told.why_lost())
 }
 
 /// Asks the peers until one of the rules of [`decide`] ends it. When this returns nobody is told any
 /// more that this node is without a cluster: only then may its place in one be written.
 fn find(
-    mut own: Introduction,
+    own: Introduction,
     port: TcpListener,
     folder: &Path,
     mut stop: impl FnMut(Duration) -> Result<bool, StartError>,
 ) -> Result<Option<(ClusterMap, NodeId)>, StartError> {
     let _answering = Reception::open(port, own.clone())
         .map_err(|error| StartError::Cluster(format!("peers cannot be answered: {error}")))?;
-    let mut before = BTreeMap::new();
-    let mut is_lost = false;
+    let name = own.facts.name.clone();
+    let peers = own.peers.clone();
+    let mut search = Search::new(own);
     let mut tell_at = Instant::now() + FIRST_WORD;
     loop {
-        let claim = Claim {
-            name: &own.facts.name,
-            folder: &own.facts.folder,
-        };
-        let round = meet::ask_all(&own.peers, &own.facts.name, is_lost.then_some(claim));
-        own.wall_ms = round.wall_ms;
-        match decide(&own, &before, &round.answers) {
+        let was_lost = search.claim().is_some();
+        let Round {
+            wall_ms,
+            answers,
+            silent,
+        } = meet::ask_all(&peers, &name, search.claim());
+        match search.decide(wall_ms, answers) {
             Decision::Form(map) => {
-                let node = map.node_named(&own.facts.name).map_or(1, |node| node.id);
+                let node = map.node_named(&name).map_or(1, |node| node.id);
                 return Ok(Some((map, node)));
             }
             Decision::Join { map, node } => return Ok(Some((map, node))),
-            Decision::Claim(cluster) if !is_lost => {
-                is_lost = true;
+            Decision::Claim(cluster) if !was_lost => {
                 tell_at = Instant::now() + FIRST_WORD;
                 tracing::warn!(
                     "cluster {cluster:016x} knows this node with other data than is in {}: it is \
@@ -135,9 +131,8 @@ fn find(
         }
         if Instant::now() >= tell_at {
             tell_at = Instant::now() + EVERY_WORD;
-            tell(&own, &round, is_lost);
+            tell(&search, &silent);
         }
-        before = round.answers;
         if stop(PAUSE)? {
             return Ok(None);
         }
@@ -145,13 +140,13 @@ fn find(
 }
 
 /// Tells the operator who is waited for.
-fn tell(own: &Introduction, round: &Round, is_lost: bool) {
+fn tell(search: &Search, silent: &[(String, String)]) {
+    let (own, is_lost) = (search.own(), search.claim().is_some());
     let address = |name: &str| {
         let peer = own.peers.iter().find(|peer| peer.name == name);
         peer.map_or("", |peer| peer.address.as_str())
     };
-    let silent: Vec<String> = round
-        .silent
+    let silent: Vec<String> = silent
         .iter()
         .map(|(name, why)| format!("{name} at {} ({why})", address(name)))
         .collect();
@@ -271,6 +266,7 @@ mod tests {
                 begun: false,
                 lost: None,
                 rejoins: None,
+                told: None,
                 node: None,
             })
         })

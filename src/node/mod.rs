@@ -30,6 +30,7 @@ pub use plan::engine_options;
 
 use crate::admin::Admin;
 use crate::cluster::ClusterView;
+use crate::cluster::leaving::Leaving;
 use crate::config::{self, Settings};
 use crate::messages::{self, Form};
 use crate::runtime::{self, Cores, Durability, probe, signals};
@@ -51,9 +52,6 @@ pub fn says_ready(line: &str) -> bool {
 const WATCH_EVERY: Duration = Duration::from_millis(50);
 /// How long draining may take before connections are cut.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// How long the others must have been able to do without a node whose tables are damaged: longer than
-/// they take to hear of each other's wish to go.
-const LEAVE_AFTER: Duration = Duration::from_secs(3);
 /// How long a stopping node waits for somebody to take what it leads, since it was last taken something.
 const GIVE_AWAY_MAX: Duration = Duration::from_millis(700);
 /// How long the durability probe may measure.
@@ -117,7 +115,8 @@ fn serve(
     admin: Option<&Admin>,
 ) -> Result<(), StartError> {
     let start = random_bytes().map_err(|error| StartError::io("/dev/urandom", &error))?;
-    let plan = Arc::new(Plan::new(settings, dir, member, u64::from_le_bytes(start))?);
+    let told = dir.tell_start(u64::from_le_bytes(start))?;
+    let plan = Arc::new(Plan::new(settings, dir, member, told)?);
     let mailboxes = Mailboxes::new(settings.cores);
     let (report, reports) = mpsc::channel();
     let options = plan.launch_options(settings);
@@ -172,7 +171,10 @@ fn serve(
         if let Some(why) = plan.cluster.outlived() {
             return Err(StartError::Outlived(why.to_owned()));
         }
-        leaving.look(&plan.cluster, settings.cores)?;
+        let since_begun = begun.elapsed();
+        if let Some(why) = leaving.look(&plan.cluster, settings.cores, since_begun) {
+            return Err(StartError::Outlived(why));
+        }
         if let Some(Report::Ended) = node.next_report()? {
             return node.finish(1);
         }
@@ -201,38 +203,6 @@ fn give_away(cluster: &ClusterView) {
     }
 }
 
-/// A node of several whose tables are damaged goes, to come back without them: but only once the
-/// others can do without it. Its log is whole, so until then it stores and votes, and answers for what
-/// is not damaged; it leads nothing, which also tells the others that it is about to go. Of several such
-/// nodes the one of the lowest number goes first, and the next once it is back with all its data.
-#[derive(Default)]
-struct Leaving {
-    since: Option<Instant>,
-}
-
-impl Leaving {
-    fn look(&mut self, cluster: &ClusterView, cores: u16) -> Result<(), StartError> {
-        let Some(what) = cluster.damage().filter(|_| cluster.nodes().len() > 1) else {
-            return Ok(());
-        };
-        if !cluster.drains() {
-            tracing::error!(
-                "{what}: this node leads nothing any more, and begins anew once all others are there"
-            );
-            cluster.drain(true);
-        }
-        if cluster.settled_cores() < usize::from(cores) || cluster.led_here() > 0 {
-            self.since = None;
-            return Ok(());
-        }
-        let since = *self.since.get_or_insert_with(Instant::now);
-        match since.elapsed() >= LEAVE_AFTER {
-            true => Err(StartError::Outlived(what.to_owned())),
-            false => Ok(()),
-        }
-    }
-}
-
 /// What of the cluster's state the folder keeps, as far as it has been written.
 struct Kept {
     map_version: u64,
@@ -242,6 +212,9 @@ struct Kept {
 impl Kept {
     /// Writes what has changed: the map, and which starts of other nodes were seen.
     fn follow(&mut self, cluster: &ClusterView, dir: &mut DataDir) -> Result<(), StartError> {
+        if cluster.is_welcomed() {
+            dir.start_welcomed()?;
+        }
         let changes = cluster.seen_changes();
         if self.seen_changes != changes {
             dir.keep_seen(&cluster.seen())?;
@@ -289,6 +262,7 @@ fn open_folder(settings: &Settings) -> Result<DataDir, StartError> {
             begun: false,
             lost: None,
             rejoins: None,
+            told: None,
             node: None,
         })
     })?;

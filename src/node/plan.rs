@@ -13,9 +13,9 @@ use ringbolt_wire::message::KEYSPACE_SYSTEM;
 use super::StartError;
 use super::format::DataDir;
 use super::identity::Membership;
-use crate::cluster::{ClusterView, Identity, NodeInfo, boot_of, map};
+use crate::cluster::map::NodeFacts;
+use crate::cluster::{ClusterView, ToldStart};
 use crate::config::{Compression, Durability as DurabilitySetting, RespCluster, Settings};
-use crate::replica::node_of;
 use crate::resp;
 use crate::runtime::{CoreOptions, Durability, LaunchOptions};
 use crate::shard::limits::ShardLimits;
@@ -56,7 +56,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a node over an open folder; `start` was drawn at random for this start.
+    /// The plan of a node over an open folder; `told` is the start that other nodes are told of.
     ///
     /// # Errors
     /// [`StartError::Damaged`] if the folder names a durability mode that is not known;
@@ -65,7 +65,7 @@ impl Plan {
         settings: &Settings,
         dir: &DataDir,
         member: &Membership,
-        start: u64,
+        told: ToldStart,
     ) -> Result<Self, StartError> {
         let format = dir.format();
         let durability = match settings.log.durability {
@@ -86,7 +86,7 @@ impl Plan {
                 format.partitions,
                 format.cores,
             )),
-            cluster: Arc::new(view(member, dir, start)?),
+            cluster: Arc::new(view(member, dir, told)?),
             engine: engine(settings, &limits),
             resp: Arc::new(resp_options(settings)),
             limits,
@@ -128,45 +128,17 @@ impl Plan {
 }
 
 /// The cluster as the map has it, with the addresses that its nodes' names have now.
-fn view(member: &Membership, dir: &DataDir, start: u64) -> Result<ClusterView, StartError> {
-    let resolve = |node: &map::Node| {
-        let facts = &node.facts;
-        let found = facts
-            .address
-            .to_socket_addrs()
-            .map(|mut found| found.next());
-        let Ok(Some(address)) = found else {
-            return Err(StartError::Cluster(format!(
-                "the address {} of node {} cannot be resolved",
-                facts.address, facts.name
-            )));
-        };
-        Ok(NodeInfo {
-            id: node.id,
-            name: facts.name.clone(),
-            address,
-            cores: facts.cores,
-            zone: facts.zone.clone(),
-            weight: facts.weight,
+fn view(member: &Membership, dir: &DataDir, told: ToldStart) -> Result<ClusterView, StartError> {
+    let resolve = |facts: &NodeFacts| {
+        let found = facts.address.to_socket_addrs();
+        let first = found.ok().and_then(|mut found| found.next());
+        first.ok_or_else(|| {
+            let (address, name) = (&facts.address, &facts.name);
+            format!("the address {address} of node {name} cannot be resolved")
         })
     };
-    let living = |node: &&map::Node| node.state != map::NodeState::Gone;
-    let nodes = member.map.nodes().iter().filter(living).map(resolve);
-    let own = member.map.node(member.node);
-    let identity = Identity {
-        cluster: member.map.cluster(),
-        node: member.node,
-        boot: boot_of(own.map_or(1, |own| own.generation), dir.format().boots),
-        start,
-    };
-    let placement = (0..member.map.partitions()).map(|partition| {
-        let replicas = member.map.replicas(partition).iter();
-        replicas.map(|replica| node_of(*replica)).collect()
-    });
-    let nodes = nodes.collect::<Result<_, _>>()?;
-    ClusterView::new(identity, nodes, placement.collect())
-        .with_map(member.map.clone(), &dir.seen()?)
-        .map_err(|error| StartError::Cluster(error.to_string()))
+    let map = member.map.clone();
+    ClusterView::of_map(map, member.node, told, &dir.seen()?, resolve).map_err(StartError::Cluster)
 }
 
 fn resp_options(settings: &Settings) -> resp::Options {
@@ -254,6 +226,7 @@ fn engine(settings: &Settings, limits: &ShardLimits) -> EngineOptions {
         log,
         tree,
         commits_alone: crate::replica::commits_alone,
+        membership_index: crate::replica::membership_index,
     }
 }
 

@@ -136,6 +136,12 @@ pub fn commits_alone(bytes: &[u8]) -> bool {
         })
 }
 
+/// The entry that made a log's membership; 0 if it was never written or cannot be understood.
+#[must_use]
+pub fn membership_index(bytes: &[u8]) -> u64 {
+    Membership::decode(bytes).map_or(0, |membership| membership.index)
+}
+
 /// The change that brings a group's members nearer to the replicas that the cluster map wants for its
 /// partition: first members that are not wanted and have no vote go, then a wanted one that is caught
 /// up takes the vote of one that is not wanted (of the same node, if there is one), then wanted ones

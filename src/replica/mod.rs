@@ -37,7 +37,8 @@ mod validate;
 
 use lease::Lease;
 pub use membership::{
-    Change, Membership, NodeId, Step, commits_alone, next_change, node_of, replica_id,
+    Change, Membership, NodeId, Step, commits_alone, membership_index, next_change, node_of,
+    replica_id,
 };
 use store::{EntryStore, id_of};
 
@@ -156,9 +157,12 @@ pub struct Replica {
     /// Ticks since it leads without being the preferred leader.
     handover_ticks: u32,
     rounds: u64,
-    /// A snapshot is being installed: no work is taken meanwhile.
-    installing: bool,
-    /// A member was added: see [`Replica::change_applied`].
+    /// A snapshot is being installed: no work is taken meanwhile. Its rows may be seen from some moment
+    /// before it is known to be in force.
+    installing: Option<LogId>,
+    /// A change of the members is being logged: no work is taken meanwhile.
+    saving: bool,
+    /// A member was added: see [`Replica::change_members`].
     forgets: bool,
     elections: u64,
     leader: u64,
@@ -190,7 +194,7 @@ impl Replica {
             Some(found) if found.hard.replica_id != 0 => found.hard.replica_id,
             _ => start.id,
         };
-        let mut membership = match found {
+        let membership = match found {
             Some(found) if !found.membership.is_empty() => Membership::decode(&found.membership)
                 .ok_or_else(|| fail("the log's membership record is of another version"))?,
             // Written before there were groups: it was alone.
@@ -241,20 +245,8 @@ impl Replica {
             ..Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let mut raft = RawNode::new(&config, store, &logger)
+        let raft = RawNode::new(&config, store, &logger)
             .map_err(|error| fail(&format!("the log's state is refused: {error}")))?;
-        for (id, change) in found.map_or(&[][..], |found| &found.changes) {
-            if id.index <= membership.index {
-                continue;
-            }
-            let change = Change::decode(change)
-                .ok_or_else(|| fail("a change of the membership is of another version"))?;
-            membership.conf = raft
-                .apply_conf_change(&change.to_raft())
-                .map_err(|error| fail(&format!("a change of the membership: {error}")))?;
-            membership.index = id.index;
-            raft.mut_store().set_conf(membership.conf.clone());
-        }
         let mut replica = Self {
             partition: start.partition,
             raft,
@@ -274,7 +266,8 @@ impl Replica {
             ticks: 0,
             handover_ticks: 0,
             rounds: 0,
-            installing: false,
+            installing: None,
+            saving: false,
             forgets: false,
             elections: 0,
             leader: 0,
@@ -425,7 +418,7 @@ impl Replica {
     pub fn persisted(&mut self, number: u64) {
         self.raft.on_persist_ready(number);
         let stored = self.stored_index();
-        if !self.installing && self.is_restoring() && stored >= self.applied.index {
+        if self.installing.is_none() && self.is_restoring() && stored >= self.applied.index {
             self.raft.advance_apply_to(self.applied.index);
         }
     }
@@ -433,7 +426,7 @@ impl Replica {
     /// The snapshot of the last work taken is installed, durably: everything up to `id` is applied.
     /// [`Replica::persisted`] follows.
     pub fn installed(&mut self, id: LogId, time_ms: u64, membership: Membership) {
-        self.installing = false;
+        self.installing = None;
         self.membership = membership;
         self.applied = id;
         self.applied_time_ms = time_ms;
@@ -467,14 +460,15 @@ impl Replica {
         self.note_freshness();
     }
 
-    /// An entry that changes the membership was applied. Returns what the log must remember.
+    /// The next entry to be applied changes the membership. Returns what the log must remember before the
+    /// entry is applied; [`Replica::change_saved`] follows, and no work is taken until then.
     ///
     /// Where a member is added, the entries in memory are forgotten, on every replica: so whoever leads
     /// can begin a new member by a snapshot only, which says who the members are.
     ///
     /// # Errors
     /// If the change cannot be understood: the replica must stop.
-    pub fn change_applied(&mut self, id: LogId, change: &[u8]) -> Result<Vec<u8>, ReplicaError> {
+    pub fn change_members(&mut self, id: LogId, change: &[u8]) -> Result<Vec<u8>, ReplicaError> {
         let fail = |what: String| ReplicaError {
             partition: self.partition,
             what,
@@ -492,7 +486,13 @@ impl Replica {
             index: id.index,
             conf,
         };
+        self.saving = true;
         Ok(self.membership.encode())
+    }
+
+    /// The log remembers the last change of the membership, durably.
+    pub fn change_saved(&mut self) {
+        self.saving = false;
     }
 
     /// The change that brings the members nearer to `wanted`, if there is one and this replica can
@@ -595,7 +595,7 @@ impl Replica {
     /// What has to be done now, if anything. `now` is this node's monotonic clock.
     pub fn take_work(&mut self, now: Duration) -> Option<Work> {
         self.flush_batch();
-        if self.installing || !self.raft.has_ready() {
+        if self.is_installing() || self.saving || !self.raft.has_ready() {
             return None;
         }
         let mut ready = self.raft.ready();
@@ -624,7 +624,7 @@ impl Replica {
             };
             let conf = metadata.get_conf_state().clone();
             self.raft.mut_store().restore(id, conf.clone());
-            self.installing = true;
+            self.installing = Some(id);
             let membership = Membership {
                 index: id.index,
                 conf,
@@ -722,7 +722,13 @@ impl Replica {
     /// Whether a snapshot is being installed.
     #[must_use]
     pub fn is_installing(&self) -> bool {
-        self.installing
+        self.installing.is_some()
+    }
+
+    /// The last entry of which a read may have seen something.
+    #[must_use]
+    pub fn shown_id(&self) -> LogId {
+        self.installing.unwrap_or(self.applied)
     }
 
     /// Whether it is its group's only voter.

@@ -67,7 +67,8 @@ impl Group {
                     let (head, mut effects) =
                         decode_payload_trusted(PARTITION, at, &payload).unwrap();
                     if let Some(Effect::Membership { change }) = effects.next() {
-                        replica.change_applied(at, change).unwrap();
+                        replica.change_members(at, change).unwrap();
+                        replica.change_saved();
                     }
                     replica.applied(&head);
                     self.applied

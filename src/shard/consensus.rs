@@ -41,6 +41,7 @@ pub(super) struct Awaiting {
     partition: PartitionId,
     number: u64,
     messages: Vec<Outgoing>,
+    committed: Vec<Entry>,
 }
 
 /// Work that the log had no room for.
@@ -51,6 +52,8 @@ pub(super) struct Unlogged {
     append: Option<std::ops::RangeInclusive<u64>>,
     membership: Option<Vec<u8>>,
     messages: Vec<Outgoing>,
+    /// To be applied once the membership is durable: the entry that changed it, and what follows.
+    committed: Vec<Entry>,
 }
 
 /// Reads that wait for a quorum to say that this replica still leads.
@@ -171,6 +174,7 @@ impl<E: Env> Inner<E> {
             append: work.append,
             membership: None,
             messages: later,
+            committed: Vec::new(),
         };
         if let Some(snapshot) = work.snapshot {
             return self.install(partition, snapshot, rest);
@@ -178,7 +182,7 @@ impl<E: Env> Inner<E> {
         if let Some(rest) = self.log_work(rest) {
             self.unlogged.borrow_mut().push_back(rest);
         }
-        self.apply_committed(partition, &work.committed);
+        self.apply_committed(partition, work.committed);
         for (round, _) in work.reads {
             self.round_answered(partition, round);
         }
@@ -245,7 +249,7 @@ impl<E: Env> Inner<E> {
         }
         drop(replicas);
         self.note_logged(partition, last);
-        if work.number != 0 {
+        if work.number != 0 || !work.committed.is_empty() {
             self.await_durable(work);
         }
         None
@@ -281,15 +285,17 @@ impl<E: Env> Inner<E> {
     /// Queues work until the partition's newest record is durable.
     fn await_durable(self: &Rc<Self>, work: Unlogged) {
         let group = self.logged.borrow()[usize::from(work.partition)];
-        if group <= self.durable.get() || planted::is(Bug::DurableTooEarly) {
-            return self.became_durable(work.partition, work.number, work.messages);
-        }
-        self.awaiting.borrow_mut().push(Awaiting {
+        let work = Awaiting {
             group,
             partition: work.partition,
             number: work.number,
             messages: work.messages,
-        });
+            committed: work.committed,
+        };
+        if group <= self.durable.get() || planted::is(Bug::DurableTooEarly) {
+            return self.became_durable(work);
+        }
+        self.awaiting.borrow_mut().push(work);
     }
 
     /// Tries again what the log had no room for.
@@ -328,19 +334,28 @@ impl<E: Env> Inner<E> {
                 .extract_if(.., |waiting| waiting.group <= durable)
                 .collect();
             for work in done {
-                self.became_durable(work.partition, work.number, work.messages);
+                self.became_durable(work);
             }
         }
         self.drive_replicas();
         self.wake_deferred();
     }
 
-    fn became_durable(
-        self: &Rc<Self>,
-        partition: PartitionId,
-        number: u64,
-        messages: Vec<Outgoing>,
-    ) {
+    fn became_durable(self: &Rc<Self>, work: Awaiting) {
+        let Awaiting {
+            partition,
+            number,
+            messages,
+            committed,
+            ..
+        } = work;
+        if !committed.is_empty() {
+            self.with_replica(partition, Replica::change_saved);
+            self.apply_committed(partition, committed);
+        }
+        if number == 0 {
+            return self.to_drive(partition);
+        }
         let stored = self.with_replica(partition, |replica| {
             replica.persisted(number);
             (replica.stored_index(), replica.is_alone())
@@ -360,11 +375,14 @@ impl<E: Env> Inner<E> {
         self.to_drive(partition);
     }
 
-    fn apply_committed(self: &Rc<Self>, partition: PartitionId, committed: &[Entry]) {
-        if committed.is_empty() {
+    /// Applies what is committed, up to a change of the group's members: that one, and what follows it,
+    /// once the log remembers what it changed ([`Inner::save_change`]).
+    fn apply_committed(self: &Rc<Self>, partition: PartitionId, mut committed: Vec<Entry>) {
+        if committed.is_empty() || self.with_replica(partition, |_| ()).is_none() {
             return;
         }
-        for entry in committed {
+        for at in 0..committed.len() {
+            let entry = &committed[at];
             let id = LogId {
                 term: entry.term,
                 index: entry.index,
@@ -381,10 +399,14 @@ impl<E: Env> Inner<E> {
                 Effect::Membership { change } => Some(change),
                 _ => None,
             });
+            let is_saved = |replica: &mut Replica| replica.membership().index >= id.index;
             if let Some(change) = change
-                && !self.apply_change(partition, id, change)
+                && self.with_replica(partition, is_saved) == Some(false)
             {
-                return;
+                let change = change.to_vec();
+                drop(payload);
+                let rest = committed.split_off(at);
+                return self.save_change(partition, id, &change, rest);
             }
             let skipped = planted::is(Bug::EffectsSkipped)
                 && id.index.is_multiple_of(16)
@@ -410,9 +432,21 @@ impl<E: Env> Inner<E> {
         self.with_replica(partition, Replica::applied_all);
     }
 
-    fn apply_change(self: &Rc<Self>, partition: PartitionId, id: LogId, change: &[u8]) -> bool {
-        let applied = self.with_replica(partition, |replica| replica.change_applied(id, change));
-        match applied {
+    /// Takes in a committed change of the group's members, and has the log remember them. Only then is the
+    /// entry applied, with the rest: what tables hold is not applied again after a crash, so what it did to
+    /// the members must be known by then.
+    fn save_change(
+        self: &Rc<Self>,
+        partition: PartitionId,
+        id: LogId,
+        change: &[u8],
+        rest: Vec<Entry>,
+    ) {
+        let changed = self.with_replica(partition, |replica| {
+            replica.applied_all();
+            replica.change_members(id, change)
+        });
+        match changed {
             Some(Ok(membership)) => {
                 let rest = self.log_work(Unlogged {
                     partition,
@@ -421,15 +455,12 @@ impl<E: Env> Inner<E> {
                     append: None,
                     membership: Some(membership),
                     messages: Vec::new(),
+                    committed: rest,
                 });
                 self.unlogged.borrow_mut().extend(rest);
-                true
             }
-            Some(Err(error)) => {
-                self.stop(&error.to_string());
-                false
-            }
-            None => false,
+            Some(Err(error)) => self.stop(&error.to_string()),
+            None => {}
         }
     }
 

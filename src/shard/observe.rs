@@ -24,16 +24,20 @@ pub struct ReplicaState {
     pub applied: LogId,
     /// The partition's time at that entry, in milliseconds since the Unix epoch.
     pub applied_time_ms: u64,
+    /// Whether its group's members are those of the newest cluster map that is known here.
+    pub is_settled: bool,
 }
 
 impl<E: Env> Shard<E> {
     /// Shows what each replica of this core is at. `look` must not call back into the shard.
     pub fn each_replica(&self, mut look: impl FnMut(ReplicaState)) {
+        let known = self.0.config.cluster.map();
         let replicas = self.0.replicas.borrow();
         for (partition, replica) in replicas.iter().enumerate() {
             if let Some(replica) = replica {
+                let partition = partition as PartitionId;
                 look(ReplicaState {
-                    partition: partition as PartitionId,
+                    partition,
                     id: replica.id(),
                     term: replica.term(),
                     leads: replica.leads(),
@@ -41,6 +45,10 @@ impl<E: Env> Shard<E> {
                     commit_index: replica.commit(),
                     applied: replica.applied_id(),
                     applied_time_ms: replica.applied_time_ms(),
+                    is_settled: known.as_ref().is_some_and(|known| {
+                        let wanted = known.map.replicas(partition);
+                        replica.membership().is_settled_as(wanted)
+                    }),
                 });
             }
         }

@@ -387,6 +387,7 @@ impl<E: Env> Inner<E> {
             .cluster
             .admit(link.to.node, welcome.boot, welcome.start)
             .map_err(|error| error.to_string())?;
+        self.config.cluster.note_welcome();
         let batch_max = welcome
             .batch_bytes_max
             .min(self.config.limits.peer_batch_bytes_max()) as usize;

@@ -74,6 +74,11 @@ impl<E: Env> Inner<E> {
         let Some(Some(replica)) = replicas.get(usize::from(partition)) else {
             return Err(not_leader(partition, None));
         };
+        if replica.is_installing() {
+            // From some moment in between the rows are the snapshot's.
+            let message = format!("partition {partition} is being brought up to date: try again");
+            return Err(Refusal::retry(ErrorCode::Unavailable, 20, message));
+        }
         match level {
             ReadLevel::Linearizable | ReadLevel::Strict
                 if !replica.serves() && !planted::is(Bug::FollowerReads) =>
@@ -116,6 +121,9 @@ impl<E: Env> Inner<E> {
         }
         let now = || match planted::is(Bug::LeaseByOldClock) {
             true => self.clock.get().now,
+            false if planted::is(Bug::LeaseRemembered) => {
+                self.env.now().saturating_sub(Duration::from_secs(1))
+            }
             false => self.env.now(),
         };
         let replicas = self.replicas.borrow();
@@ -350,20 +358,13 @@ impl<E: Env> Inner<E> {
             Ok(view) => view,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
-        let early = planted::is(Bug::LeaseCheckedTooEarly);
-        if early && let Err(refusal) = self.prove_reads([partition], level).await {
-            return self.refuse(&origin, &refusal);
-        }
         let found = self.engine.tree().get(row_key, at).await;
         origin.trace.mark(Wait::Disk, self.now_us());
         let found = match found {
             Ok(found) => found,
             Err(error) => return self.refuse(&origin, &Refusal::from(error)),
         };
-        let proven = match early {
-            true => Ok(()),
-            false => self.prove_reads([partition], level).await,
-        };
+        let proven = self.prove_reads([partition], level).await;
         let now = self.env.now();
         origin.trace.mark(Wait::Proof, micros(now));
         if let Some(parts) = split_row_key(row_key) {
@@ -375,8 +376,8 @@ impl<E: Env> Inner<E> {
         if now > origin.deadline {
             return self.too_late(&origin);
         }
-        // What was read is not newer than what is applied by now.
-        let seen = self.applied(partition);
+        // What was read is not newer than what is shown by now.
+        let seen = self.shown(partition);
         match found {
             Some(row) if self.expires_here(partition, &row.meta) => {
                 self.defer_for_time(&origin, scope, partition, frame);
@@ -388,6 +389,12 @@ impl<E: Env> Inner<E> {
                 codec::encode_not_found(out, origin.request_id, seen);
             }),
         }
+    }
+
+    /// What a read of the partition that was begun earlier has seen at most.
+    fn shown(&self, partition: PartitionId) -> Token {
+        let id = self.with_replica(partition, |replica| replica.shown_id());
+        token(partition, id.unwrap_or_default())
     }
 
     /// What the partition has applied.
@@ -448,7 +455,7 @@ impl<E: Env> Inner<E> {
             if let Err(refusal) = proven {
                 return this.refuse(&origin, &refusal);
             }
-            let seen = this.applied(partition);
+            let seen = this.shown(partition);
             match found {
                 _ if this.env.now() > origin.deadline => this.too_late(&origin),
                 Ok(Some((row, _))) if this.expires_here(partition, &row) => {
@@ -632,7 +639,7 @@ impl<E: Env> Inner<E> {
                     None => values.push_absent(out),
                 }
             }
-            let seen = seen.iter().map(|token| self.applied(token.partition));
+            let seen = seen.iter().map(|token| self.shown(token.partition));
             values.finish(out, seen);
         });
     }

@@ -43,6 +43,10 @@ pub struct EngineOptions {
     /// written), so that every durable entry counts as committed when the log is replayed.
     /// Otherwise only what is known to be committed is applied.
     pub commits_alone: fn(&[u8]) -> bool,
+    /// The index of the entry that made a membership; 0 for an empty one. A later change of it that the
+    /// log holds is not applied when the log is replayed, nor is what follows: the consensus layer does it,
+    /// which knows what the change does.
+    pub membership_index: fn(&[u8]) -> u64,
 }
 
 impl Default for EngineOptions {
@@ -51,6 +55,7 @@ impl Default for EngineOptions {
             log: LogOptions::default(),
             tree: TreeOptions::default(),
             commits_alone: |_| true,
+            membership_index: |_| 0,
         }
     }
 }
@@ -122,6 +127,7 @@ impl<E: Env> Engine<E> {
             &dir.join("log"),
             options.log,
             options.commits_alone,
+            options.membership_index,
             &flushed,
         )
         .await?;
@@ -356,7 +362,6 @@ fn recycle<E: Env>(inner: &Weak<Inner<E>>) {
 #[derive(Default)]
 struct Replay {
     entries: u64,
-    changes: AHashMap<PartitionId, Vec<(LogId, Vec<u8>)>>,
     tails: AHashMap<PartitionId, Vec<RecoveredEntry>>,
 }
 
@@ -378,12 +383,6 @@ impl Replay {
                         .extend(entry.to_recovered());
                     continue;
                 }
-                for effect in entry.effects {
-                    if let Effect::Membership { change } = effect {
-                        let changes = self.changes.entry(partition).or_default();
-                        changes.push((entry.head.id, change.to_vec()));
-                    }
-                }
                 tree.apply(&entry.head, entry.effects);
                 self.entries += 1;
             }
@@ -404,7 +403,6 @@ impl Replay {
     fn tell(&mut self, replica: &mut RecoveredReplica, applied: LogId) {
         replica.applied = applied;
         replica.hard.commit = replica.hard.commit.max(replica.applied.index);
-        replica.changes = self.changes.remove(&replica.partition).unwrap_or_default();
         replica.tail = self.tails.remove(&replica.partition).unwrap_or_default();
     }
 }

@@ -30,6 +30,7 @@ fn options() -> EngineOptions {
         },
         tree: TreeOptions::tiny(),
         commits_alone: |_| true,
+        membership_index: |_| 0,
     }
 }
 
@@ -312,4 +313,51 @@ fn tables_without_their_log_are_refused() {
         matches!(error, Some(EngineError::Corrupt { .. })),
         "{error:?}"
     );
+}
+
+#[test]
+fn a_change_of_the_members_that_the_log_does_not_remember_is_not_replayed() {
+    let of_three = || EngineOptions {
+        commits_alone: |_| false,
+        membership_index: |bytes| bytes.first().copied().map_or(0, u64::from),
+        ..options()
+    };
+    for (remembered, applied) in [(None, 2), (Some(3), 5)] {
+        let mut world = SimWorld::new(9, SimOptions::default());
+        let written = world.run(|env| async move {
+            let (engine, _) = Engine::open(env, Path::new(DIR), of_three()).await.unwrap();
+            let hard = |commit| HardState {
+                replica_id: 7,
+                term: 1,
+                vote: 0,
+                commit,
+            };
+            engine.append_hard_state(1, hard(0)).unwrap();
+            for index in 1..=5 {
+                let head = EntryHead {
+                    partition: 1,
+                    id: LogId { term: 1, index },
+                    ..EntryHead::default()
+                };
+                let change = [Effect::Membership { change: b"change" }];
+                let effects = if index == 3 { &change[..] } else { &[] };
+                engine.append(&head, effects).unwrap();
+            }
+            engine.append_hard_state(1, hard(5)).unwrap();
+            if let Some(index) = remembered {
+                engine.log().append_membership(1, &[index]).unwrap();
+            }
+            engine.close().await.unwrap();
+        });
+        assert_eq!(written, Ok(()));
+        world.crash();
+        let found = world.run(|env| async move {
+            let opened = Engine::open(env, Path::new(DIR), of_three()).await;
+            opened.unwrap().1.remove(0)
+        });
+        let found = found.unwrap();
+        assert_eq!((found.applied.index, found.hard.commit), (applied, 5));
+        let tail: Vec<u64> = found.tail.iter().map(|entry| entry.id.index).collect();
+        assert_eq!(tail, (applied + 1..=5).collect::<Vec<_>>());
+    }
 }

@@ -52,9 +52,8 @@ pub struct RecoveredReplica {
     pub membership: Vec<u8>,
     /// Its last entry that was applied: the tree has everything up to here.
     pub applied: LogId,
-    /// Changes of the membership among the entries applied again.
-    pub changes: Vec<(LogId, Vec<u8>)>,
-    /// The entries after `applied`, up to `last`: durable, and not known to be committed.
+    /// The entries after `applied`, up to `last`: durable, and not known to be committed, or behind a
+    /// change of the membership that the consensus layer has to apply.
     pub tail: Vec<RecoveredEntry>,
 }
 
@@ -174,8 +173,9 @@ impl<'a> ReplayGroup<'a> {
 impl<E: Env> Recovery<E> {
     /// Reads the log in `dir`, which is created if it is not there. `flushed` says of each
     /// partition what the last entry in its tables is. `commits_alone` says of a membership whether
-    /// this replica is its only voter: then what is durable counts as committed, up to the first
-    /// change of the membership.
+    /// this replica is its only voter: then what is durable counts as committed; `membership_index`,
+    /// which entry made it. What follows a later change of the membership does not count as committed,
+    /// nor does the change itself.
     ///
     /// # Errors
     ///
@@ -186,6 +186,7 @@ impl<E: Env> Recovery<E> {
         dir: &Path,
         options: LogOptions,
         commits_alone: fn(&[u8]) -> bool,
+        membership_index: fn(&[u8]) -> u64,
         flushed: &dyn Fn(PartitionId) -> LogId,
     ) -> Result<Self> {
         let options = options.checked();
@@ -199,12 +200,17 @@ impl<E: Env> Recovery<E> {
                 committed.resize(at + 1, 0);
             }
             in_tables[at] = flushed(entry.partition).index;
-            committed[at] = if commits_alone(&entry.membership) {
-                let change = scanned.membership_changes.get(&entry.partition);
-                change.map_or(entry.last.index, |change| *change)
+            let known = if commits_alone(&entry.membership) {
+                entry.last.index
             } else {
                 entry.hard.commit
             };
+            let made_by = membership_index(&entry.membership);
+            let done = made_by.max(in_tables[at]);
+            let changes = scanned.membership_changes.get(&entry.partition);
+            let mut changes = changes.into_iter().flatten();
+            let change = changes.find(|change| **change > done);
+            committed[at] = change.map_or(known, |change| known.min(change - 1));
         }
         let replay = Replay {
             reader: None,
@@ -468,7 +474,6 @@ fn recovered<F>(scanned: &Scanned<F>) -> Vec<RecoveredReplica> {
             time_ms: entry.time_ms,
             membership: entry.membership.clone(),
             applied: LogId::default(),
-            changes: Vec::new(),
             tail: Vec::new(),
         })
         .collect();

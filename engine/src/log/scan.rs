@@ -89,8 +89,8 @@ pub(super) struct Scanned<F> {
     pub(super) replicas: Replicas,
     /// From which record on entries of a partition with at least this index no longer counted.
     pub(super) superseded: Vec<(RecordRef, PartitionId, u64)>,
-    /// By partition: the first entry found that changes its group's membership.
-    pub(super) membership_changes: AHashMap<PartitionId, u64>,
+    /// By partition: the entries found that change its group's membership, in order.
+    pub(super) membership_changes: AHashMap<PartitionId, Vec<u64>>,
     /// The last few writes: hardly more than can be in flight at once.
     pub(super) unproved: VecDeque<Unproved>,
 }
@@ -329,15 +329,17 @@ async fn walk_parts<E: Env>(
                 if let Some((partition, from)) = replicas.observe(&record, at) {
                     let group = group.sequence;
                     superseded.push((RecordRef { group, offset }, partition, from));
-                    if changes.get(&partition).is_some_and(|first| *first >= from) {
-                        changes.remove(&partition);
+                    if let Some(changes) = changes.get_mut(&partition) {
+                        changes.retain(|index| *index < from);
                     }
                 }
                 if let RecordView::Entry { head, mut effects } = record
                     && effects.any(|effect| matches!(effect, Effect::Membership { .. }))
                 {
-                    let first = changes.entry(head.partition).or_insert(head.id.index);
-                    *first = head.id.index.min(*first);
+                    changes
+                        .entry(head.partition)
+                        .or_default()
+                        .push(head.id.index);
                 }
             }
         })

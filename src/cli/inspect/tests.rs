@@ -56,8 +56,15 @@ fn write_log(folder: &Path) {
     for half in [&entries[..2], &entries[2..]] {
         env.block_on(async {
             let nothing = |_| LogId::default();
-            let recovery =
-                Recovery::scan(env.clone(), folder, options.clone(), |_| true, &nothing).await;
+            let recovery = Recovery::scan(
+                env.clone(),
+                folder,
+                options.clone(),
+                |_| true,
+                |_| 0,
+                &nothing,
+            )
+            .await;
             let mut recovery = recovery.unwrap();
             while recovery.next_group().await.unwrap().is_some() {}
             let (log, _) = recovery.finish().await.unwrap();

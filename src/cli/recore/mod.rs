@@ -178,6 +178,7 @@ fn recore(dir: &mut DataDir, settings: &Settings) -> Result<Moved, Failure> {
 fn options(settings: &Settings, cores: u16) -> EngineOptions {
     let mut options = EngineOptions {
         commits_alone: crate::replica::commits_alone,
+        membership_index: crate::replica::membership_index,
         ..EngineOptions::default()
     };
     options.tree.memory_bytes = settings.memory / u64::from(cores.max(1)) / 2;

@@ -185,8 +185,15 @@ async fn write_log(
 ) -> Result<(), Failure> {
     let nothing = |_| LogId::default();
     let log = folder.join("log");
-    let recovery =
-        Recovery::scan(env.clone(), &log, options.log.clone(), |_| true, &nothing).await?;
+    let recovery = Recovery::scan(
+        env.clone(),
+        &log,
+        options.log.clone(),
+        |_| true,
+        |_| 0,
+        &nothing,
+    )
+    .await?;
     let (log, _) = recovery.finish().await?;
     for replica in replicas {
         let partition = replica.partition;

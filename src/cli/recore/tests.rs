@@ -47,6 +47,7 @@ fn open(data: &Path, cores: u16) -> DataDir {
             begun: false,
             lost: None,
             rejoins: None,
+            told: None,
             node: None,
         })
     })

@@ -6,11 +6,41 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{CLUSTER_FILE, DataDir, FORMAT_FILE, NodeIdentity, SEEN_FILE};
 use crate::cluster::map::ClusterMap;
-use crate::cluster::{ClusterId, Seen};
+use crate::cluster::{ClusterId, Seen, ToldStart};
 use crate::config::{Peer, show_peers};
 use crate::node::StartError;
 
 impl DataDir {
+    /// The start that the other nodes are to be told of: the one before, if none of them has welcomed it
+    /// yet, or else this one, for which `random` was drawn. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`StartError::Io`].
+    pub fn tell_start(&mut self, random: u64) -> Result<ToldStart, StartError> {
+        let before = self.format.told.as_deref().and_then(ToldStart::decode);
+        if let Some(told) = before {
+            return Ok(told);
+        }
+        let told = ToldStart {
+            boots: self.format.boots,
+            random,
+        };
+        self.format.told = Some(told.encode());
+        self.write()?;
+        Ok(told)
+    }
+
+    /// Another node has welcomed this start: the next one is told of as a new one.
+    ///
+    /// # Errors
+    /// [`StartError::Io`].
+    pub fn start_welcomed(&mut self) -> Result<(), StartError> {
+        match self.format.told.take() {
+            Some(_) => self.write(),
+            None => Ok(()),
+        }
+    }
+
     /// Makes the folder this node's, if it is nobody's yet.
     ///
     /// # Errors

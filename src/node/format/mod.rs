@@ -73,6 +73,10 @@ pub struct Format {
     /// The cluster, 16 hexadecimal digits, that the data was of that was set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejoins: Option<String>,
+    /// The start that the other nodes are told of, if none of them has welcomed it yet
+    /// ([`crate::cluster::ToldStart::encode`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<String>,
     /// Which node it is; a folder of before there were clusters learns it at its next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeIdentity>,

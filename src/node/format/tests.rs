@@ -1,6 +1,6 @@
 use super::*;
-use crate::cluster::Seen;
 use crate::cluster::map::{ClusterMap, NodeFacts};
+use crate::cluster::{Seen, ToldStart};
 use crate::config::Peer;
 
 fn format() -> Result<Format, StartError> {
@@ -15,6 +15,7 @@ fn format() -> Result<Format, StartError> {
         begun: false,
         lost: None,
         rejoins: None,
+        told: None,
         node: None,
     })
 }
@@ -142,6 +143,19 @@ fn starts_of_others_are_remembered() {
         std::fs::write(dir.path().join("SEEN"), damaged).unwrap();
         assert!(matches!(data.seen(), Err(StartError::Damaged { .. })));
     }
+}
+
+#[test]
+fn a_start_is_told_of_again_until_it_is_welcomed() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || DataDir::open(dir.path(), format).unwrap();
+    let told = |boots, random| ToldStart { boots, random };
+    assert_eq!(open().tell_start(u64::MAX).unwrap(), told(1, u64::MAX));
+    let mut again = open();
+    assert_eq!(again.tell_start(7).unwrap(), told(1, u64::MAX));
+    again.start_welcomed().unwrap();
+    drop(again);
+    assert_eq!(open().tell_start(8).unwrap(), told(3, 8));
 }
 
 #[test]

@@ -103,6 +103,7 @@ fn options() -> EngineOptions {
             ..TreeOptions::tiny()
         },
         commits_alone: crate::replica::commits_alone,
+        membership_index: crate::replica::membership_index,
     }
 }
 

@@ -14,6 +14,8 @@ use crate::env::{AlignedBuf, Disk, DiskError, DiskErrorKind, DiskFile, FileClass
 
 /// How much longer a struck operation takes.
 const SPIKE_FACTOR: u64 = 500;
+/// How long a write takes that hangs: longer than anything that is simulated.
+const HANG_NS: u64 = 1_000_000_000 * 86_400;
 
 /// The disk of one life of the simulated process.
 #[derive(Clone)]
@@ -109,6 +111,9 @@ impl SimDisk {
             let fault = state.strike(kinds, class);
             if state.strike(&[Fault::LatencySpike], class).is_some() {
                 wait_ns = wait_ns.saturating_mul(SPIKE_FACTOR);
+            }
+            if op == IoOp::Write && state.strike(&[Fault::WriteHang], class).is_some() {
+                wait_ns = HANG_NS;
             }
             let running = Running {
                 core: self.core.clone(),

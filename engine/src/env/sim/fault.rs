@@ -33,6 +33,8 @@ pub enum Fault {
     Swapped,
     /// An operation took hundreds of times as long as usual.
     LatencySpike,
+    /// A write does not come back while the process lives.
+    WriteHang,
     /// The power was cut.
     PowerCut,
     /// The process was killed; the page cache survived.
@@ -57,7 +59,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind, in the order of declaration.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ReadError,
         Self::ReadErrorSticky,
         Self::WriteError,
@@ -70,6 +72,7 @@ impl Fault {
         Self::LostWrite,
         Self::Swapped,
         Self::LatencySpike,
+        Self::WriteHang,
         Self::PowerCut,
         Self::Kill,
         Self::SectorLost,
@@ -98,6 +101,7 @@ impl fmt::Display for Fault {
             Self::LostWrite => "lost write",
             Self::Swapped => "places swapped",
             Self::LatencySpike => "latency spike",
+            Self::WriteHang => "write that hangs",
             Self::PowerCut => "power cut",
             Self::Kill => "kill",
             Self::SectorLost => "sector lost",

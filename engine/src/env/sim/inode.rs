@@ -18,6 +18,7 @@ const PIECE: usize = 512;
 pub(super) type Content = Option<Rc<[u8; SECTOR]>>;
 
 /// What has happened to a sector behind the file system's back.
+#[derive(Clone)]
 pub(super) enum Damage {
     /// It reads as these bytes.
     Bytes(Content),
@@ -25,6 +26,7 @@ pub(super) enum Damage {
     Unreadable,
 }
 
+#[derive(Clone)]
 struct Version {
     stamp: u64,
     content: Content,
@@ -43,7 +45,7 @@ pub(super) enum Cut {
     Independent,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Inode {
     pub(super) len: u64,
     view: Vec<Content>,

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::executor::Core;
 use super::trace::Trace;
+use super::world::WALL_START_MS;
 use super::{Counts, Rng, SimDisk, SimEnv, SimOptions, SimStore};
 
 /// One machine: its disk, its wall clock and its seed, through any number of process lives.
@@ -61,6 +62,13 @@ impl SimMachine {
     /// the Unix epoch, less the time at which simulations start.
     pub fn set_wall_offset_ms(&self, offset_ms: i64) {
         self.wall.set(offset_ms);
+    }
+
+    /// What the wall clock shows when the monotonic clock shows `now_ns`, in milliseconds since the Unix
+    /// epoch.
+    #[must_use]
+    pub fn wall_ms(&self, now_ns: u64) -> u64 {
+        WALL_START_MS + (now_ns / 1_000_000).saturating_add_signed(self.wall.get())
     }
 
     /// The process died; the machine did not. Every core of that life must have been dropped.

@@ -34,6 +34,7 @@ use std::time::Duration;
 mod disk;
 mod executor;
 mod fault;
+mod image;
 mod inode;
 mod machine;
 mod names;
@@ -44,6 +45,7 @@ mod world;
 
 pub use disk::{SimDisk, SimFile};
 pub use fault::{Counts, Fault, FaultRule};
+pub use image::DiskImage;
 pub use machine::{SimCore, SimMachine};
 pub use rng::Rng;
 pub use store::{IoEvent, IoMatch, IoOp, SimStore, Stray};

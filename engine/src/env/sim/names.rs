@@ -74,7 +74,7 @@ fn without_dot(dir: &Path) -> &Path {
     dir.strip_prefix(".").unwrap_or(dir)
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Names {
     view: BTreeMap<PathBuf, Node>,
     durable: BTreeMap<PathBuf, Node>,

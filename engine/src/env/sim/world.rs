@@ -10,7 +10,7 @@ use super::{Counts, Rng, SimDisk, SimOptions, SimStore, Stop};
 use crate::env::{Env, TaskClass};
 
 /// The wall clock when the simulation starts, in milliseconds since the Unix epoch.
-const WALL_START_MS: u64 = 1_700_000_000_000;
+pub(super) const WALL_START_MS: u64 = 1_700_000_000_000;
 
 /// How long a restart takes.
 const REBOOT_NS: u64 = 1_000_000_000;

@@ -159,7 +159,7 @@ fn a_superseded_entry_does_not_come_back() {
         .run(|env| async move {
             let none = |_| LogId::default();
             let dir = Path::new(DIR);
-            let mut recovery = Recovery::scan(env, dir, small(), |_| true, &none)
+            let mut recovery = Recovery::scan(env, dir, small(), |_| true, |_| 0, &none)
                 .await
                 .unwrap();
             let mut found = Vec::new();

@@ -193,7 +193,7 @@ fn a_group_grows_for_the_largest_record() {
         .run(|env| async move {
             let none = |_| LogId::default();
             let (dir, options) = (Path::new(DIR), LogOptions::default());
-            let mut recovery = Recovery::scan(env, dir, options, |_| true, &none)
+            let mut recovery = Recovery::scan(env, dir, options, |_| true, |_| 0, &none)
                 .await
                 .unwrap();
             let mut found = 0;

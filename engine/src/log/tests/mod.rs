@@ -131,8 +131,15 @@ pub(super) async fn open(
     tables: &Tables,
 ) -> Result<Opened, EngineError> {
     let flushed = tables.flushed();
-    let mut recovery =
-        Recovery::scan(env.clone(), Path::new(DIR), options, |_| true, &flushed).await?;
+    let mut recovery = Recovery::scan(
+        env.clone(),
+        Path::new(DIR),
+        options,
+        |_| true,
+        |_| 0,
+        &flushed,
+    )
+    .await?;
     let mut last: BTreeMap<PartitionId, u64> = BTreeMap::new();
     let mut replayed = 0;
     while let Some(group) = recovery.next_group().await? {

@@ -68,6 +68,11 @@ impl Clock {
         self.skew_ms += by_ms;
     }
 
+    /// Sets the wall clock, as NTP does: it is right but for what it is off by `skew_ms`.
+    pub fn set_right(&mut self, skew_ms: i64) {
+        self.skew_ms = skew_ms;
+    }
+
     /// What the wall clock shows less what the monotonic clock shows, in milliseconds.
     #[must_use]
     pub fn wall_offset_ms(&self, now: Nanos) -> i64 {

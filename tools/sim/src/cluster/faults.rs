@@ -1,14 +1,44 @@
 //! What befalls a cluster, drawn from the seed: each run has its own kinds of faults and its own
 //! haste.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod strokes;
 
-use ringbolt_engine::env::FileClass;
-use ringbolt_engine::env::sim::{Fault, FaultRule, Rng};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use ringbolt_engine::env::sim::{FaultRule, Rng};
 
 use super::clock::{MILLI, Nanos, SECOND};
 use super::net::Place;
-use super::node::{Node, State};
+use super::node::Node;
+
+/// One in so many runs ends with the loss of most disks, if there are three nodes.
+const LAST_ONE_IN: u64 = 16;
+
+/// What a run is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Theme {
+    /// Anything.
+    Mixed,
+    /// Nodes lose their data, and die.
+    Losses,
+    /// Leaders are nearly usurped: nothing else.
+    Usurped,
+    /// Log writes hang: nothing else.
+    Hung,
+}
+
+impl Theme {
+    fn draw(rng: &mut Rng, nodes: u16) -> Self {
+        match rng.below(20) {
+            _ if nodes < 3 => Self::Mixed,
+            0..=3 => Self::Losses,
+            4 | 5 => Self::Usurped,
+            6 => Self::Hung,
+            _ => Self::Mixed,
+        }
+    }
+}
 
 /// A fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +93,38 @@ pub enum Stroke {
         /// The node.
         node: u16,
     },
+    /// A machine loses power and comes back with an empty disk.
+    Wipe {
+        /// Which.
+        node: u16,
+    },
+    /// A machine loses power and comes back with its disk as it was at an earlier time.
+    RollBack {
+        /// Which.
+        node: u16,
+    },
+    /// A machine loses power, and its files are damaged.
+    Damage {
+        /// Which.
+        node: u16,
+    },
+    /// Two machines of three come back with empty disks: the cluster is lost, and must know it.
+    WipeMajority {
+        /// The one that keeps its data.
+        spared: u16,
+    },
+    /// A process is killed and is back at once.
+    KillQuickly {
+        /// Whose.
+        node: u16,
+    },
+    /// A write of a log does not come back until the process is ended.
+    Hang {
+        /// Whose.
+        node: u16,
+        /// When it is ended.
+        until: Nanos,
+    },
     /// A disk fails now and then.
     Disk {
         /// Whose.
@@ -107,11 +169,24 @@ pub enum Kind {
     Break,
     /// A disk failed operations: it kept what it had, and said what it did not do.
     Disk,
+    /// A disk was replaced by an empty one.
+    Wipe,
+    /// A disk was put back to an earlier time.
+    RollBack,
+    /// A disk was damaged.
+    Damage,
+    /// Two disks of three were replaced by empty ones.
+    WipeMajority,
+    /// A write of a log hung.
+    Hang,
+    /// A leader was cut off from one follower while the other was killed and back at once: whoever
+    /// forgets what he has promised makes another leader before the first one's lease is over.
+    Usurp,
 }
 
 impl Kind {
     /// All of them, with their names.
-    pub const ALL: [(Self, &'static str); 15] = [
+    pub const ALL: [(Self, &'static str); 21] = [
         (Self::Kill, "processes killed"),
         (Self::PowerCut, "power cuts"),
         (Self::Stop, "processes stopped"),
@@ -127,14 +202,30 @@ impl Kind {
         (Self::Slow, "slow links"),
         (Self::Break, "connections broken"),
         (Self::Disk, "disks that failed operations"),
+        (Self::Wipe, "disks wiped"),
+        (Self::RollBack, "disks rolled back"),
+        (Self::Damage, "disks damaged"),
+        (Self::WipeMajority, "majorities wiped"),
+        (Self::Hang, "log writes that hung"),
+        (Self::Usurp, "leaders nearly usurped"),
     ];
 
-    /// Whether it needs more than one node.
+    /// How many nodes it needs, at least and at most.
     #[must_use]
-    pub fn needs_peers(self) -> bool {
+    pub fn nodes(self) -> RangeInclusive<u16> {
+        match self {
+            Self::OneWay | Self::Partial | Self::Isolated | Self::HalfIsolated => 2..=u16::MAX,
+            Self::Wipe | Self::RollBack | Self::Damage | Self::Usurp => 3..=u16::MAX,
+            Self::WipeMajority => 3..=3,
+            _ => 1..=u16::MAX,
+        }
+    }
+
+    /// Whether it takes a node's data: see [`Faults::draw`].
+    fn takes_data(self) -> bool {
         matches!(
             self,
-            Self::OneWay | Self::Partial | Self::Isolated | Self::HalfIsolated
+            Self::Wipe | Self::RollBack | Self::Damage | Self::WipeMajority
         )
     }
 }
@@ -142,6 +233,7 @@ impl Kind {
 /// What befalls one cluster.
 pub struct Faults {
     rng: Rng,
+    theme: Theme,
     /// The kinds of this run.
     kinds: Vec<Kind>,
     /// The usual time between two strokes.
@@ -162,11 +254,34 @@ impl Faults {
         let of_size = Kind::ALL
             .iter()
             .map(|(kind, _)| *kind)
-            .filter(|kind| nodes > 1 || !kind.needs_peers());
-        let kinds: Vec<Kind> = of_size.filter(|_| !rng.one_in(3)).collect();
-        let interval = [200, 700, 2000, 5000][rng.index(4)] * MILLI;
+            .filter(|kind| kind.nodes().contains(&nodes));
+        let theme = Theme::draw(&mut rng, nodes);
+        let mut kinds: Vec<Kind> = of_size.filter(|_| !rng.one_in(3)).collect();
+        match theme {
+            // Too rare for its purpose among all others.
+            Theme::Mixed => kinds.retain(|kind| *kind != Kind::Usurp),
+            Theme::Losses => {
+                kinds.retain(|kind| kind.takes_data());
+                kinds.extend([Kind::RollBack, Kind::Damage, Kind::Kill, Kind::PowerCut]);
+            }
+            Theme::Usurped => kinds = vec![Kind::Usurp],
+            Theme::Hung => kinds = vec![Kind::Hang],
+        }
+        // After that no other data can be given back.
+        let is_last = rng.one_in(LAST_ONE_IN);
+        kinds.retain(|kind| match kind {
+            Kind::WipeMajority => is_last,
+            kind => !(is_last && kind.takes_data()),
+        });
+        let interval = match theme {
+            Theme::Mixed => [200, 700, 2000, 5000][rng.index(4)],
+            Theme::Losses => 500,
+            Theme::Usurped => 2_500,
+            Theme::Hung => 7_000,
+        } * MILLI;
         Self {
-            ended: calm || kinds.is_empty(),
+            ended: calm && theme == Theme::Mixed || kinds.is_empty(),
+            theme,
             rng,
             kinds,
             interval,
@@ -202,124 +317,58 @@ impl Faults {
         };
     }
 
-    /// Draws the stroke of this moment, if any, and when the next one comes, if ever.
-    pub fn draw(&mut self, now: Nanos, nodes: &[Node]) -> (Option<Stroke>, Option<Nanos>) {
+    /// Whether everything else is to be quick and quiet.
+    #[must_use]
+    pub fn is_directed(&self) -> bool {
+        matches!(self.theme, Theme::Usurped | Theme::Hung)
+    }
+
+    /// Whether nothing happens in this run but that log writes hang.
+    #[must_use]
+    pub fn only_hang(&self) -> bool {
+        self.theme == Theme::Hung
+    }
+
+    /// Whether disks are put back to earlier times in this run.
+    #[must_use]
+    pub fn roll_back(&self) -> bool {
+        self.kinds.contains(&Kind::RollBack)
+    }
+
+    /// Counts a stroke whose success only shows when it strikes.
+    pub fn count(&mut self, kind: Kind) {
+        *self.counts.entry(kind).or_default() += 1;
+    }
+
+    /// Draws what strikes now, or that much later, and when to draw again, if ever. Data is taken only
+    /// where `is_whole`: each node has all its data and no group changes its members.
+    pub fn draw(
+        &mut self,
+        now: Nanos,
+        nodes: &[Node],
+        is_whole: bool,
+    ) -> (Vec<(Nanos, Stroke)>, Option<Nanos>) {
         if self.ended {
-            return (None, None);
+            return (Vec::new(), None);
         }
         let next = now + self.rng.between(self.interval / 4, self.interval * 2);
+        if self.kinds.is_empty() {
+            return (Vec::new(), None);
+        }
         let kind = self.kinds[self.rng.index(self.kinds.len())];
         let node = self.rng.below(u64::from(self.nodes)) as u16;
-        let stroke = self.stroke(now, kind, node, nodes);
-        if stroke.is_some() {
-            *self.counts.entry(kind).or_default() += 1;
+        let strokes = match kind {
+            Kind::Usurp => self.usurp(now, nodes),
+            kind if kind.takes_data() && !is_whole => Vec::new(),
+            kind => {
+                let stroke = self.stroke(now, kind, node, nodes);
+                stroke.map(|stroke| (0, stroke)).into_iter().collect()
+            }
+        };
+        // Whether damage was done is not known yet.
+        if !strokes.is_empty() && kind != Kind::Damage {
+            self.count(kind);
         }
-        (stroke, Some(next))
-    }
-
-    fn stroke(&mut self, now: Nanos, kind: Kind, node: u16, nodes: &[Node]) -> Option<Stroke> {
-        let up = nodes[usize::from(node)].state != State::Down;
-        let long = [100, 500, 2_000, 10_000][self.rng.index(4)] * MILLI;
-        let until = now + self.rng.between(long / 2, long);
-        let here = Place::Node(node);
-        let others: Vec<Place> = (0..self.nodes)
-            .filter(|&other| other != node)
-            .map(Place::Node)
-            .collect();
-        let cut = |directions| Some(Stroke::Cut { directions, until });
-        match kind {
-            Kind::Kill => up.then_some(Stroke::Kill { node }),
-            Kind::PowerCut => up.then_some(Stroke::PowerCut { node }),
-            Kind::Stop => {
-                (nodes[usize::from(node)].state == State::Up).then_some(Stroke::Stop { node })
-            }
-            Kind::NodePause => up.then_some(Stroke::Pause {
-                node,
-                core: None,
-                until: now + self.rng.below(5 * SECOND),
-            }),
-            Kind::CorePause => up.then(|| Stroke::Pause {
-                node,
-                core: Some(self.rng.below(u64::from(nodes[usize::from(node)].cores())) as u16),
-                until: now + self.rng.below(3 * SECOND),
-            }),
-            Kind::JumpForward | Kind::JumpBack => {
-                let far = [20, 1_000, 30_000][self.rng.index(3)];
-                let by_ms = self.rng.between(1, far) as i64;
-                let by_ms = if kind == Kind::JumpBack {
-                    -by_ms
-                } else {
-                    by_ms
-                };
-                Some(Stroke::Jump { node, by_ms })
-            }
-            Kind::OneWay => {
-                let other = others[self.rng.index(others.len())];
-                cut(vec![(here, other)])
-            }
-            Kind::Partial => {
-                let other = others[self.rng.index(others.len())];
-                cut(vec![(here, other), (other, here)])
-            }
-            Kind::Isolated => cut(others
-                .iter()
-                .flat_map(|&other| [(here, other), (other, here)])
-                .collect()),
-            Kind::HalfIsolated => {
-                let deaf = self.rng.one_in(2);
-                let direction = |&other: &Place| match deaf {
-                    true => (other, here),
-                    false => (here, other),
-                };
-                cut(others.iter().map(direction).collect())
-            }
-            Kind::ClientCut => {
-                let client = Place::Client(self.rng.below(u64::from(self.clients)) as u16);
-                let both = [(here, client), (client, here)];
-                match self.rng.below(3) {
-                    0 => cut(both.to_vec()),
-                    way => cut(vec![both[way as usize - 1]]),
-                }
-            }
-            Kind::Slow => {
-                let other = match others.is_empty() || self.rng.one_in(3) {
-                    true => Place::Client(self.rng.below(u64::from(self.clients)) as u16),
-                    false => others[self.rng.index(others.len())],
-                };
-                Some(Stroke::Slow {
-                    directions: vec![(here, other), (other, here)],
-                    until,
-                })
-            }
-            Kind::Break => up.then_some(Stroke::Break { node }),
-            Kind::Disk => Some(Stroke::Disk {
-                node,
-                rule: self.disk_rule(),
-                until,
-            }),
-        }
-    }
-
-    /// One kind of failing operation. Each is told to the process; what a disk destroys without a
-    /// word is the engine's simulation.
-    fn disk_rule(&mut self) -> FaultRule {
-        let fault = [
-            Fault::ReadError,
-            Fault::ReadErrorSticky,
-            Fault::WriteError,
-            Fault::WriteErrorSticky,
-            Fault::SyncError,
-            Fault::NameError,
-            Fault::NoSpace,
-        ][self.rng.index(7)];
-        let often = [1, 10, 100][self.rng.index(3)];
-        let times = self.rng.between(1, 20);
-        let rule = FaultRule::new(fault, often).at_most(times);
-        match self.rng.below(4) {
-            0 => rule.only(FileClass::Log),
-            1 => rule.only(FileClass::Table),
-            2 => rule.only(FileClass::Manifest),
-            _ => rule,
-        }
+        (strokes, Some(next))
     }
 }

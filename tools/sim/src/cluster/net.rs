@@ -41,6 +41,13 @@ pub enum Owner {
         /// The life.
         life: u64,
     },
+    /// A node without a cluster, in one life of its process.
+    Meeting {
+        /// The node.
+        node: u16,
+        /// The life.
+        life: u64,
+    },
 }
 
 impl Owner {
@@ -49,7 +56,7 @@ impl Owner {
     pub fn place(self) -> Place {
         match self {
             Self::Client(client) => Place::Client(client),
-            Self::Core { node, .. } => Place::Node(node),
+            Self::Core { node, .. } | Self::Meeting { node, .. } => Place::Node(node),
         }
     }
 }

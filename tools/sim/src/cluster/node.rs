@@ -5,121 +5,61 @@
 //! passed. Between reading the clock and the rest the process may stand still for long; so may the
 //! whole node, or one core, between turns.
 
+mod losses;
+mod port;
+mod setup;
+mod turn;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringbolt::cluster::{ClusterView, Identity, NodeId, NodeInfo};
-use ringbolt::shard::limits::ShardLimits;
-use ringbolt::shard::mail::{Parcel, SessionKey};
+use ringbolt::cluster::leaving::Leaving;
+use ringbolt::cluster::map::{ClusterMap, NodeFacts};
+use ringbolt::cluster::{ClusterView, NodeId};
+use ringbolt::shard::mail::SessionKey;
 use ringbolt::shard::route::PartitionMap;
-use ringbolt::shard::{Port, ReplicaState, Shard, ShardConfig};
+use ringbolt::shard::{ReplicaState, Shard, ShardConfig};
 use ringbolt_engine::engine::{Engine, EngineOptions};
-use ringbolt_engine::env::sim::{FaultRule, Rng, SimCore, SimEnv, SimMachine};
-use ringbolt_engine::env::{Env, TaskClass};
+use ringbolt_engine::env::sim::{Fault, FaultRule, Rng, SimCore, SimEnv, SimMachine};
+use ringbolt_engine::env::{Env, FileClass, TaskClass};
+use ringbolt_engine::error::EngineError;
 
-use super::clock::{Clock, MICRO, MILLI, Nanos};
+use super::clock::{Clock, Nanos};
+use super::folder::Folder;
+use super::meeting::Meeting;
 use super::net::End;
+use losses::Image;
+pub use port::{Arrival, Out};
+pub use setup::Setup;
+pub use turn::Turned;
 
 /// Never.
 pub const NEVER: Nanos = Nanos::MAX;
-/// How long a core sleeps at most.
-const HEARTBEAT: Nanos = 5 * MILLI;
-/// Parcels that a mailbox holds at most.
-const MAILBOX: usize = 64;
+/// How long a core's log may hang before it must lead nothing any more.
+pub const HUNG_MAX: Duration = Duration::from_millis(1_500);
 /// How long a stop in good order waits for what is under way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// Tasks polled in one turn, at most.
-const POLLS_MAX: u64 = 24;
-
-/// What has arrived at a core.
-#[derive(Debug)]
-pub enum Arrival {
-    /// A connection, with what it has sent to the core that had it before.
-    Connection(End, Vec<u8>),
-    /// Bytes.
-    Bytes(End, Vec<u8>),
-    /// The other side sends no more.
-    Ended(End),
-    /// The connection is gone.
-    Closed(End),
-    /// A send is done.
-    Sent(End, Vec<u8>),
-    /// Mail of another core.
-    Parcel(Parcel),
-    /// The answer to a dial; `None` if there is no connection.
-    Dialed(u64, Option<End>),
-}
-
-/// What a core wants of the world, in order.
-#[derive(Debug)]
-pub enum Out {
-    /// Bytes sent.
-    Send(End, Vec<u8>),
-    /// A connection to be read no more, or again.
-    Pause(End, bool),
-    /// A connection to be closed once what was sent has gone out.
-    Finish(End),
-    /// A connection to be closed at once.
-    Close(End),
-    /// A connection for another core.
-    HandOver(End, u16, Vec<u8>),
-    /// Mail for another core.
-    Post(u16, Parcel),
-    /// A connection to another node.
-    Dial(u64, NodeId),
-}
-
-struct Outbox<'a> {
-    out: Vec<Out>,
-    /// Room in each core's mailbox.
-    room: &'a [usize],
-}
-
-impl Port for Outbox<'_> {
-    fn send(&mut self, handle: u64, bytes: Vec<u8>) {
-        self.out.push(Out::Send(handle, bytes));
-    }
-    fn pause(&mut self, handle: u64) {
-        self.out.push(Out::Pause(handle, true));
-    }
-    fn resume(&mut self, handle: u64) {
-        self.out.push(Out::Pause(handle, false));
-    }
-    fn finish(&mut self, handle: u64) {
-        self.out.push(Out::Finish(handle));
-    }
-    fn close(&mut self, handle: u64) {
-        self.out.push(Out::Close(handle));
-    }
-    fn hand_over(&mut self, handle: u64, core: u16, input: Vec<u8>) {
-        self.out.push(Out::HandOver(handle, core, input));
-    }
-    fn dial(&mut self, dial: u64, node: NodeId) {
-        self.out.push(Out::Dial(dial, node));
-    }
-    fn post(&mut self, core: u16, parcel: Parcel) -> Result<(), Parcel> {
-        if self.room.get(usize::from(core)) == Some(&0) {
-            return Err(parcel);
-        }
-        self.out.push(Out::Post(core, parcel));
-        Ok(())
-    }
-}
-
 /// What the code on a core has come to.
 #[derive(Default)]
 struct Progress {
     shard: RefCell<Option<Shard<SimEnv>>>,
     ready: Cell<bool>,
     /// Why it did not open.
-    failed: RefCell<Option<String>>,
+    failed: RefCell<Option<Ending>>,
     closed: Cell<bool>,
+}
+
+impl Progress {
+    fn fail(&self, is_damage: bool, why: String) {
+        self.failed.replace(Some(match is_damage {
+            true => Ending::Damaged(why),
+            false => Ending::Failed(why),
+        }));
+    }
 }
 
 /// One core of one life.
@@ -136,79 +76,28 @@ struct Core {
     begun: bool,
 }
 
+/// Why a process ends by itself.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// What its folder holds is damaged.
+    Damaged(String),
+    /// Anything else.
+    Failed(String),
+}
+
 /// How a process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// There is none.
     Down,
+    /// It asks the other nodes who they are: it belongs to no cluster.
+    Meeting,
     /// It recovers.
     Booting,
     /// It takes connections.
     Up,
     /// It finishes what is under way.
     Stopping,
-}
-
-/// How every node of a run is set up.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// Partitions of the cluster.
-    pub partitions: u16,
-    /// The engine.
-    pub engine: EngineOptions,
-    /// The shard.
-    pub limits: ShardLimits,
-    /// One in so many turns is interrupted for long; 0 for none.
-    pub stall_one_in: u64,
-    /// Cores of each node.
-    pub cores: Vec<u16>,
-}
-
-impl Setup {
-    /// By partition: the nodes that hold it, the one that should lead first.
-    fn placement(&self) -> Vec<Vec<NodeId>> {
-        let nodes = self.cores.len();
-        let of_partition = |partition| {
-            let holders = (0..nodes.min(REPLICAS)).map(|i| (partition + i) % nodes);
-            holders.map(|node| node as NodeId + 1).collect()
-        };
-        (0..usize::from(self.partitions))
-            .map(of_partition)
-            .collect()
-    }
-
-    /// The nodes as each of them knows them.
-    fn nodes(&self) -> Vec<NodeInfo> {
-        let nodes = (1..).zip(&self.cores);
-        nodes
-            .map(|(id, &cores)| NodeInfo {
-                id,
-                name: format!("node-{id}"),
-                address: SocketAddr::from(([10, 0, 0, id as u8], 7400)),
-                cores,
-                zone: String::new(),
-                weight: 1,
-            })
-            .collect()
-    }
-}
-
-/// Replicas of each partition, where there are as many nodes.
-const REPLICAS: usize = 3;
-
-/// The number of every simulated cluster.
-const CLUSTER: u64 = 1;
-
-/// What a turn came to.
-pub struct Turned {
-    /// What it wants.
-    pub out: Vec<Out>,
-    /// When that goes out.
-    pub at: Nanos,
-    /// When the next turn is wanted.
-    pub next: Nanos,
-    /// The partitions that it leads, with the term.
-    pub leads: Vec<(u16, u64)>,
 }
 
 /// One node.
@@ -224,12 +113,25 @@ pub struct Node {
     /// Which life of its process this is.
     pub life: u64,
     cores: Vec<Core>,
+    /// What its data folder says.
+    pub folder: Folder,
+    /// What it is at in [`State::Meeting`].
+    meeting: Option<Meeting>,
+    /// The cluster as its process knows it.
+    cluster: Option<Arc<ClusterView>>,
+    leaving: Leaving,
+    /// What its disk and folder held at an earlier time.
+    image: Option<Image>,
     /// How its process stands.
     pub state: State,
+    /// The life in which it was last seen to have come up.
+    was_up: u64,
     /// The disk fails operations.
     disk_fails: bool,
     /// It failed some since this process began, or may have.
     disk_failed: bool,
+    /// A write of the log hangs, or will.
+    log_hangs: bool,
     /// Turns interrupted for long.
     pub stalls: u64,
     /// Times a mailbox was full.
@@ -239,7 +141,14 @@ pub struct Node {
 impl Node {
     /// A machine on which nothing runs yet.
     #[must_use]
-    pub fn new(number: u16, machine: SimMachine, clock: Clock, setup: Rc<Setup>, rng: Rng) -> Self {
+    pub fn new(
+        number: u16,
+        machine: SimMachine,
+        clock: Clock,
+        setup: Rc<Setup>,
+        mut rng: Rng,
+    ) -> Self {
+        let folder = Folder::new(folder_id(&mut rng));
         let disk_rules = machine.options().faults.clone();
         Self {
             number,
@@ -250,9 +159,16 @@ impl Node {
             disk_rules,
             life: 0,
             cores: Vec::new(),
+            folder,
+            meeting: None,
+            cluster: None,
+            leaving: Leaving::default(),
+            image: None,
             state: State::Down,
+            was_up: 0,
             disk_fails: false,
             disk_failed: false,
+            log_hangs: false,
             stalls: 0,
             mailboxes_full: 0,
         }
@@ -277,6 +193,20 @@ impl Node {
             .set_wall_offset_ms(self.clock.wall_offset_ms(now));
     }
 
+    /// Sets its wall clock nearly right.
+    pub fn set_clock(&mut self, now: Nanos) {
+        self.clock
+            .set_right(self.rng.between(0, 2_000) as i64 - 1_000);
+        self.machine
+            .set_wall_offset_ms(self.clock.wall_offset_ms(now));
+    }
+
+    /// What its wall clock shows, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn wall_ms(&self, now: Nanos) -> u64 {
+        self.machine.wall_ms(self.clock.local(now))
+    }
+
     /// From now on the disk fails operations by this rule too.
     pub fn break_disk(&mut self, rule: FaultRule) {
         self.disk_fails = true;
@@ -286,11 +216,61 @@ impl Node {
         self.machine.store().set_faults(rules);
     }
 
+    /// The next write of a log never comes back.
+    pub fn hang_log(&mut self) {
+        self.log_hangs = true;
+        let rule = FaultRule::new(Fault::WriteHang, 1).only(FileClass::Log);
+        self.break_disk(rule.at_most(1));
+    }
+
+    /// Whether a log write may hang.
+    #[must_use]
+    pub fn log_hangs(&self) -> bool {
+        self.log_hangs
+    }
+
+    /// The disk is as it was before. Returns whether a log write may hang.
+    pub fn unhang_log(&mut self) -> bool {
+        let hangs = std::mem::take(&mut self.log_hangs);
+        if hangs {
+            self.mend_disk();
+        }
+        hangs
+    }
+
+    /// A partition that is led by a core whose log has hung for longer than leaderships may stay.
+    #[must_use]
+    pub fn leads_hung(&self) -> Option<u16> {
+        for core in &self.cores {
+            let shard = core.progress.shard.borrow();
+            let hung = shard
+                .as_ref()
+                .filter(|shard| shard.engine().log().oldest_in_flight() > HUNG_MAX);
+            let mut led = None;
+            if let Some(shard) = hung {
+                shard.each_replica(|state| led = led.or(state.leads.then_some(state.partition)));
+            }
+            if led.is_some() {
+                return led;
+            }
+        }
+        None
+    }
+
     /// The disk is as it was before.
     pub fn mend_disk(&mut self) {
         self.disk_fails = false;
         self.machine.store().set_faults(self.disk_rules.clone());
         self.machine.store().heal();
+    }
+
+    /// Whether this process serves since the last call.
+    pub fn has_come_up(&mut self) -> bool {
+        let is_new = self.state == State::Up && self.was_up != self.life;
+        if is_new {
+            self.was_up = self.life;
+        }
+        is_new
     }
 
     /// Whether this process has met, or may have met, a disk that failed.
@@ -305,47 +285,71 @@ impl Node {
         let stopped = |core: &Core| {
             let shard = core.progress.shard.borrow();
             let tree = shard.as_ref().map(|shard| shard.engine().tree());
-            tree.is_some_and(|tree| tree.failure().is_some())
+            let failure = tree.and_then(|tree| tree.failure());
+            failure.is_some_and(|failure| !matches!(failure, EngineError::Corrupt { .. }))
         };
         self.disk_failed && !self.disk_fails && self.cores.iter().any(stopped)
     }
 
-    /// Starts a process.
+    /// Starts a process: on the cores, if its folder has a place in a cluster, or else it looks for one.
     pub fn start(&mut self, now: Nanos) {
         self.life += 1;
         self.disk_failed = self.disk_fails;
-        self.state = State::Booting;
         self.machine
             .set_wall_offset_ms(self.clock.wall_offset_ms(now));
-        let name = format!("node-{}", self.number + 1);
-        let map = Arc::new(PartitionMap::spread(
-            name,
-            self.setup.partitions,
-            self.cores(),
-        ));
-        let identity = Identity {
-            cluster: CLUSTER,
-            node: NodeId::from(self.number) + 1,
-            boot: self.life,
-            start: self.rng.next_u64(),
+        let id = folder_id(&mut self.rng);
+        let cores = self.cores();
+        self.folder.open(self.machine.store(), cores, id);
+        if let Some((map, node)) = self.folder.belongs.clone() {
+            return self.start_cores(now, map, node);
+        }
+        self.state = State::Meeting;
+        let Folder { id, rejoins, .. } = &self.folder;
+        let wall_ms = self.wall_ms(now);
+        let own = self.setup.introduction(self.number, id, *rejoins, wall_ms);
+        self.meeting = Some(Meeting::new(own));
+    }
+
+    /// What it is at while it looks for its place in a cluster.
+    pub fn meeting(&mut self) -> Option<&mut Meeting> {
+        self.meeting.as_mut()
+    }
+
+    /// It has found its place in a cluster.
+    pub fn place(&mut self, now: Nanos, map: ClusterMap, node: NodeId) {
+        self.meeting = None;
+        self.folder.belongs = Some((map.clone(), node));
+        self.start_cores(now, map, node);
+    }
+
+    fn start_cores(&mut self, now: Nanos, map: ClusterMap, node: NodeId) {
+        self.state = State::Booting;
+        let partitions = map.partitions();
+        let told = self.folder.tell_start(self.rng.next_u64());
+        let resolve = |facts: &NodeFacts| {
+            let address = facts.address.parse::<SocketAddr>();
+            address.map_err(|error| error.to_string())
         };
-        let cluster = Arc::new(ClusterView::new(
-            identity,
-            self.setup.nodes(),
-            self.setup.placement(),
-        ));
+        let view = ClusterView::of_map(map, node, told, &self.folder.seen, resolve);
+        let cluster = match view {
+            Ok(view) => Arc::new(view),
+            Err(words) => unreachable!("a map of simulated nodes: {words}"),
+        };
+        self.cluster = Some(Arc::clone(&cluster));
+        self.leaving = Leaving::default();
+        let name = format!("node-{node}");
+        let map = Arc::new(PartitionMap::spread(name, partitions, self.cores()));
         self.cores.clear();
         for number in 0..self.cores() {
             let core = self.machine.core(self.clock.local(now));
             let progress = Rc::new(Progress::default());
-            let dir = PathBuf::from(format!("shard-{number:03}"));
             let config = ShardConfig {
                 resp: Arc::default(),
                 core: number,
                 map: Arc::clone(&map),
                 cluster: Arc::clone(&cluster),
                 limits: self.setup.limits.clone(),
-                dir,
+                dir: self.folder.shard_dir(number),
                 space_reserve: 1 << 20,
             };
             let main = boot(
@@ -367,11 +371,42 @@ impl Node {
         }
     }
 
+    /// The cluster as its process knows it.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&ClusterView> {
+        self.cluster.as_deref()
+    }
+
+    /// What the main thread does several times a second while the cores serve: the folder keeps what
+    /// was learnt. Why the data must not be used any more, if that has turned out.
+    pub fn watch(&mut self, now: Nanos) -> Option<String> {
+        let cluster = self.cluster.as_ref().filter(|_| self.state == State::Up)?;
+        self.folder.begin();
+        self.folder.follow(cluster);
+        for core in &self.cores {
+            let shard = core.progress.shard.borrow();
+            let failure = shard
+                .as_ref()
+                .and_then(|shard| shard.engine().tree().failure());
+            if let Some(failure @ EngineError::Corrupt { .. }) = failure {
+                cluster.note_damage(&failure.to_string());
+            }
+        }
+        if let Some(why) = cluster.outlived() {
+            return Some(why.to_owned());
+        }
+        let cores = self.cores.len() as u16;
+        let now = Duration::from_nanos(self.clock.local(now));
+        self.leaving.look(cluster, cores, now)
+    }
+
     /// The process dies at once. Its disk keeps what a killed process leaves, or what a power cut
     /// leaves; the machine then starts again with a new monotonic clock.
     pub fn die(&mut self, now: Nanos, power: bool) {
         self.state = State::Down;
         self.cores.clear();
+        self.meeting = None;
+        self.cluster = None;
         match power {
             true => {
                 self.machine.power_cut();
@@ -487,98 +522,10 @@ impl Node {
         core.wake_at = at;
         Some(at)
     }
+}
 
-    /// One turn of a core. `None` if it was interrupted and goes on later.
-    ///
-    /// # Errors
-    /// Why the process must end: it could not open, or its shard failed.
-    pub fn turn(&mut self, number: u16, now: Nanos) -> Result<Turned, String> {
-        let room: Vec<usize> = self
-            .cores
-            .iter()
-            .map(|core| MAILBOX.saturating_sub(core.inbox.len()))
-            .collect();
-        let stall = self.rng.one_in(self.setup.stall_one_in);
-        let stall_ns = self.rng.between(MILLI, 3_000 * MILLI);
-        let cost = self.rng.between(MICRO, 8 * MICRO);
-        let heartbeat = self.rng.between(HEARTBEAT / 2, HEARTBEAT);
-        let clock = self.clock;
-        let core = &mut self.cores[usize::from(number)];
-        core.core.advance_to(clock.local(now));
-        let shard = core.progress.shard.borrow().clone();
-        if let Some(shard) = &shard
-            && !std::mem::take(&mut core.begun)
-        {
-            shard.begin_turn();
-            if stall {
-                self.stalls += 1;
-                core.begun = true;
-                core.busy_until = now + stall_ns;
-                core.wake_at = core.busy_until;
-                return Ok(Turned {
-                    out: Vec::new(),
-                    at: now,
-                    next: core.wake_at,
-                    leads: Vec::new(),
-                });
-            }
-        }
-        let mut out = Vec::new();
-        let mut due = None;
-        if let Some(shard) = &shard {
-            while let Some(arrival) = core.inbox.pop_front() {
-                take_in(shard, &mut core.sessions, arrival, &mut out);
-            }
-        }
-        core.core.run_tasks(POLLS_MAX);
-        if let Some(shard) = &shard {
-            let mut port = Outbox { out, room: &room };
-            due = shard.end_turn(&mut port);
-            out = port.out;
-            for wish in &out {
-                if let Out::Finish(end) | Out::Close(end) | Out::HandOver(end, _, _) = wish {
-                    core.sessions.remove(end);
-                }
-            }
-            if let Some(error) = shard.failure() {
-                return Err(format!("the shard of core {number} failed: {error}"));
-            }
-        }
-        if let Some(error) = core.progress.failed.take() {
-            return Err(format!("core {number} did not start: {error}"));
-        }
-        if core.core.crash_is_due() {
-            return Err("a crash that was asked for".to_owned());
-        }
-        core.core.advance_to(core.core.now_ns() + cost);
-        let at = clock.global(core.core.now_ns()).max(now);
-        core.core.advance_to(clock.local(at));
-        core.busy_until = at;
-        let task = core
-            .core
-            .next_ns()
-            .map_or(NEVER, |local| clock.global(local));
-        let due = due.map_or(NEVER, |due| clock.global(due.as_nanos() as u64));
-        core.wake_at = task.min(due).min(at + heartbeat).max(at);
-        let mut leads = Vec::new();
-        if let Some(shard) = &shard {
-            shard.each_replica(|state| {
-                if state.leads {
-                    leads.push((state.partition, state.term));
-                }
-            });
-        }
-        let turned = Turned {
-            out,
-            at,
-            next: core.wake_at,
-            leads,
-        };
-        if self.state == State::Booting && self.cores.iter().all(|core| core.progress.ready.get()) {
-            self.state = State::Up;
-        }
-        Ok(turned)
-    }
+fn folder_id(rng: &mut Rng) -> String {
+    format!("{:016x}", rng.next_u64())
 }
 
 /// What the main task of a core does.
@@ -587,7 +534,8 @@ async fn boot(env: SimEnv, options: EngineOptions, config: ShardConfig, progress
     let (engine, recovered) = match Engine::open(env.clone(), &dir, options).await {
         Ok(opened) => opened,
         Err(error) => {
-            progress.failed.replace(Some(error.to_string()));
+            let is_damage = matches!(error, EngineError::Corrupt { .. });
+            progress.fail(is_damage, error.to_string());
             return;
         }
     };
@@ -595,58 +543,6 @@ async fn boot(env: SimEnv, options: EngineOptions, config: ShardConfig, progress
     progress.shard.replace(Some(shard.clone()));
     match shard.start(recovered).await {
         Ok(()) => progress.ready.set(true),
-        Err(error) => {
-            progress.failed.replace(Some(error.to_string()));
-        }
-    }
-}
-
-fn take_in(
-    shard: &Shard<SimEnv>,
-    sessions: &mut BTreeMap<End, SessionKey>,
-    arrival: Arrival,
-    out: &mut Vec<Out>,
-) {
-    match arrival {
-        Arrival::Connection(end, input) => match shard.connected(end) {
-            Some(session) => {
-                sessions.insert(end, session);
-                if !input.is_empty() {
-                    shard.received(session, &input);
-                }
-            }
-            None => out.push(Out::Finish(end)),
-        },
-        Arrival::Bytes(end, bytes) => {
-            if let Some(session) = sessions.get(&end) {
-                shard.received(*session, &bytes);
-            }
-        }
-        Arrival::Ended(end) => {
-            if let Some(session) = sessions.get(&end) {
-                shard.ended(*session);
-            }
-        }
-        Arrival::Closed(end) => {
-            if let Some(session) = sessions.remove(&end) {
-                shard.closed(session);
-            }
-        }
-        Arrival::Sent(end, buf) => {
-            if let Some(session) = sessions.get(&end) {
-                shard.sent(*session, buf);
-            }
-        }
-        Arrival::Parcel(parcel) => shard.parcel(&parcel),
-        Arrival::Dialed(dial, None) => {
-            // Nothing is there that could be closed.
-            let _none = shard.dialed(dial, Err(io::ErrorKind::ConnectionRefused.into()));
-        }
-        Arrival::Dialed(dial, Some(end)) => match shard.dialed(dial, Ok(end)) {
-            Some(session) => {
-                sessions.insert(end, session);
-            }
-            None => out.push(Out::Close(end)),
-        },
+        Err(error) => progress.fail(error.is_damage, error.to_string()),
     }
 }

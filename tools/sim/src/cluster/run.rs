@@ -12,7 +12,7 @@ use ringbolt_engine::env::sim::{
 };
 use ringbolt_engine::log::LogOptions;
 use ringbolt_engine::tree::TreeOptions;
-use ringbolt_wire::message::KEYSPACE_SYSTEM;
+use ringbolt_wire::message::{KEYSPACE_SYSTEM, ReadLevel};
 
 use super::check;
 use super::client::{Client, Habits};
@@ -32,6 +32,19 @@ const BACK_WITHIN: Nanos = 30 * SECOND;
 const SERVES_WITHIN: Nanos = 10 * SECOND;
 /// What clocks that run differently and jump may add to the age of a stale read.
 const STALE_SLACK: Nanos = 100 * MILLI;
+
+/// How long a healed cluster may take until every node has all its data.
+const WHOLE_WITHIN: Nanos = 60 * SECOND;
+/// How long a cluster that has lost most of its disks is watched after all faults ended.
+const LOST_FOR: Nanos = 15 * SECOND;
+/// How long a leader may go on after that.
+const LEASE_MAX: Nanos = SECOND;
+/// How long after a log began to hang clients must go on.
+const GOES_ON_AFTER: Nanos = 2 * SECOND;
+/// What is counted of that.
+const WENT_ON: &str = "writes acknowledged while a log hung";
+/// What is counted when a node has its data again.
+const REJOINED: &str = "nodes that got their data again";
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -62,7 +75,7 @@ impl Default for Shape {
 pub fn work(shape: &Shape) -> Vec<&'static str> {
     let faults = Kind::ALL
         .into_iter()
-        .filter(|(kind, _)| shape.nodes > 1 || !kind.needs_peers())
+        .filter(|(kind, _)| kind.nodes().contains(&shape.nodes))
         .map(|(_, name)| name);
     let done = [
         "writes acknowledged",
@@ -78,7 +91,8 @@ pub fn work(shape: &Shape) -> Vec<&'static str> {
         "frames that came twice",
         "processes that their disk ended",
     ];
-    faults.chain(done).collect()
+    let rejoins = [REJOINED, WENT_ON].into_iter().filter(|_| shape.nodes >= 3);
+    faults.chain(done).chain(rejoins).collect()
 }
 
 /// Runs one seed. Never panics: a panic of the server is its violation.
@@ -135,6 +149,8 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
         .map(|_| rng.between(least, most) as u16)
         .collect();
     let most_cores = cores.iter().copied().max().unwrap_or(1);
+    let faults = Faults::new(rng.fork(), nodes, shape.clients, rng.one_in(16));
+    let quick = faults.is_directed();
     let setup = Rc::new(Setup {
         partitions,
         engine: draw_engine(&mut rng),
@@ -144,12 +160,17 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
             entries_kept_bytes: [0, 2 << 10, 64 << 10][rng.index(3)],
             ..ShardLimits::default()
         },
-        stall_one_in: [0, 3_000, 30_000][rng.index(3)],
+        stall_one_in: if quick {
+            0
+        } else {
+            [0, 3_000, 30_000][rng.index(3)]
+        },
         cores,
     });
     let built = (0..nodes)
         .map(|number| {
-            let machine = SimMachine::new(rng.fork(), draw_disk(&mut rng), Rc::clone(&trace));
+            let machine =
+                SimMachine::new(rng.fork(), draw_disk(&mut rng, quick), Rc::clone(&trace));
             let clock = Clock::new(
                 0,
                 rng.below(1 << 40),
@@ -164,11 +185,11 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
         rng.between(1, 3) as u16,
         rng.between(1, 2) as u16,
     );
-    let pause = [2, 20, 100][rng.index(3)] * MILLI;
+    let pause = [2, 20, 100][if quick { 0 } else { rng.index(3) }] * MILLI;
     let (patience, grace) = [
         ((50 * MILLI, 300 * MILLI), 20 * MILLI),
         ((200 * MILLI, 1_500 * MILLI), 250 * MILLI),
-    ][rng.index(2)];
+    ][if quick { 0 } else { rng.index(2) }];
     let habits = Habits {
         pause,
         patience,
@@ -212,10 +233,9 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
             tail_one_in: 20,
             tail: 400 * MILLI,
         },
-    ][rng.index(3)];
+    ][if quick { 0 } else { rng.index(3) }];
     let doubles_one_in = [0, 0, 20, 200][rng.index(4)];
     let net = Net::new(delays, doubles_one_in, rng.fork());
-    let faults = Faults::new(rng.fork(), nodes, shape.clients, rng.one_in(16));
     let parts = Parts {
         nodes: built,
         clients,
@@ -250,11 +270,12 @@ fn draw_engine(rng: &mut Rng) -> EngineOptions {
             ..TreeOptions::tiny()
         },
         commits_alone: ringbolt::replica::commits_alone,
+        membership_index: ringbolt::replica::membership_index,
     }
 }
 
-fn draw_disk(rng: &mut Rng) -> SimOptions {
-    let slow = [1, 1, 10, 50][rng.index(4)];
+fn draw_disk(rng: &mut Rng, quick: bool) -> SimOptions {
+    let slow = [1, 1, 10, 50][if quick { 0 } else { rng.index(4) }];
     let micros = |micros: u64| Duration::from_micros(micros * slow);
     SimOptions {
         schedule: Schedule::Random,
@@ -265,7 +286,7 @@ fn draw_disk(rng: &mut Rng) -> SimOptions {
             name: micros(50),
         },
         capacity_bytes: 1 << 30,
-        faults: match rng.one_in(2) {
+        faults: match !quick && rng.one_in(2) {
             true => vec![FaultRule::new(Fault::LatencySpike, rng.between(50, 2000))],
             false => Vec::new(),
         },
@@ -277,6 +298,16 @@ fn draw_disk(rng: &mut Rng) -> SimOptions {
 fn live(shape: &Shape, world: &mut World) -> Result<(), String> {
     world.run_until(shape.seconds * SECOND)?;
     world.heal();
+    clients_went_on(world)?;
+    if let Some((lost, version)) = world.majority_lost {
+        return is_refused(world, lost, version);
+    }
+    wait(
+        world,
+        WHOLE_WITHIN,
+        "a node has not got its data again",
+        |world| world.is_whole() && world.nodes.iter().all(is_well),
+    )?;
     wait(world, BACK_WITHIN, "a node is not back", |world| {
         world.nodes.iter().all(|node| node.state == State::Up)
     })?;
@@ -306,6 +337,71 @@ fn live(shape: &Shape, world: &mut World) -> Result<(), String> {
     compare_replicas(world)
 }
 
+/// While one log of three hangs and nothing else is wrong, clients write through the others.
+fn clients_went_on(world: &World) -> Result<(), String> {
+    for &(since, until) in world.hangs.iter().filter(|_| world.faults.only_hang()) {
+        let until = until.min(world.now);
+        if until > since + 2 * GOES_ON_AFTER
+            && acknowledged(world, since + GOES_ON_AFTER, until) == 0
+        {
+            return Err("no write is acknowledged while a log hangs".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Writes that were begun and acknowledged between two moments.
+fn acknowledged(world: &World, since: Nanos, until: Nanos) -> u64 {
+    let written = world.history.operations.iter().filter(|operation| {
+        matches!(operation.outcome, Answer::Written { .. })
+            && operation.invoked >= since
+            && operation.completed <= until
+    });
+    written.count() as u64
+}
+
+/// Whether a node serves and knows of no damage.
+fn is_well(node: &Node) -> bool {
+    let damage = node.cluster().and_then(|cluster| cluster.damage());
+    node.state == State::Up && damage.is_none()
+}
+
+/// A cluster that has lost two disks of three does nothing more, and the nodes that lost their data make
+/// none of their own.
+fn is_refused(world: &mut World, lost: Nanos, version: u64) -> Result<(), String> {
+    world.run_until(world.now + LOST_FOR)?;
+    for node in &world.nodes {
+        let belongs = node.folder.belongs.as_ref();
+        let is_spared = belongs.is_some_and(|(map, _)| map.version() == version);
+        if belongs.is_some() && !is_spared {
+            return Err(format!("node {} has another map", node.number + 1));
+        }
+        if !is_spared && matches!(node.state, State::Booting | State::Up) {
+            return Err(format!("node {} serves without data", node.number + 1));
+        }
+    }
+    let maps = world
+        .nodes
+        .iter()
+        .filter(|node| node.folder.belongs.is_some());
+    if maps.count() != 1 {
+        return Err("nodes without data have a cluster".to_owned());
+    }
+    let mut later = world.history.operations.iter();
+    let done = later.find(|operation| {
+        let promises = match (&operation.call, &operation.outcome) {
+            (Call::Write { leader_only, .. }, Answer::Written { .. }) => !leader_only,
+            (Call::Read { level, .. }, Answer::Seen { .. }) => *level == ReadLevel::Linearizable,
+            _ => false,
+        };
+        promises && operation.invoked > lost + LEASE_MAX
+    });
+    match done {
+        Some(operation) => Err(format!("without a quorum: {operation:?}")),
+        None => Ok(()),
+    }
+}
+
 /// Once every replica has caught up, all of them hold the same.
 fn compare_replicas(world: &mut World) -> Result<(), String> {
     wait(world, SERVES_WITHIN, "a replica lags behind", |world| {
@@ -332,7 +428,7 @@ fn wait(
     world: &mut World,
     at_most: Nanos,
     what: &str,
-    done: impl Fn(&World) -> bool,
+    done: impl Fn(&mut World) -> bool,
 ) -> Result<(), String> {
     let until = world.now + at_most;
     while !done(world) {
@@ -365,6 +461,11 @@ fn standing(world: &World) -> String {
                 state.last_index
             );
         }
+        for log in (0..node.cores()).filter_map(|core| node.shard(core)) {
+            let stats = log.engine().stats().log;
+            let used = stats.segments_begun - stats.segments_recycled;
+            let _fits = write!(all, " a log of {used} segments, full {} times;", stats.full);
+        }
         all.push(' ');
     }
     all
@@ -396,10 +497,15 @@ fn tally(world: &World) -> Tally {
     }
     tally.add("frames that came twice", world.net.doubled);
     tally.add("processes that their disk ended", world.ended_by_disk);
+    tally.add(REJOINED, world.rejoined);
+    for &(since, until) in &world.hangs {
+        tally.add(WENT_ON, acknowledged(world, since + GOES_ON_AFTER, until));
+    }
     for node in &world.nodes {
         tally.faults.merge(&node.machine().counts());
         tally.add("turns interrupted", node.stalls);
         tally.add("processes started", node.life);
+        tally.add("folders set aside", node.folder.set_aside);
     }
     for client in &world.clients {
         tally.add("attempts after the first", client.met.retries);

@@ -3,6 +3,11 @@
 //! Everything that happens is an event of this queue, in the order of time and, at one time, of
 //! being asked for. So a run follows from its seed alone, and its trace is the whole story.
 
+mod losses;
+mod meetings;
+mod strokes;
+mod traffic;
+
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -10,41 +15,17 @@ use std::rc::Rc;
 
 use ringbolt_engine::env::sim::{Rng, Trace, TraceSink};
 
-use super::client::{Client, Wish};
-use super::clock::{MICRO, MILLI, Nanos, SECOND};
-use super::faults::{Faults, Stroke};
-use super::history::{History, Operation};
-use super::net::{self, Chunk, End, Net, Owner, Place, Sent};
-use super::node::{Arrival, Node, Out, State};
-use super::workload::Keys;
 use ringbolt::shard::mail::Parcel;
 
-/// How long a dial waits for an answer that does not come.
-const DIAL_TIMEOUT: Nanos = 2 * SECOND;
-
-/// Who dials.
-#[derive(Debug, Clone, Copy)]
-enum Dialer {
-    Client(u16),
-    Core {
-        node: u16,
-        core: u16,
-        life: u64,
-        /// The shard's name for it.
-        dial: u64,
-    },
-}
-
-impl Dialer {
-    fn owner(self) -> Owner {
-        match self {
-            Self::Client(client) => Owner::Client(client),
-            Self::Core {
-                node, core, life, ..
-            } => Owner::Core { node, core, life },
-        }
-    }
-}
+use super::client::Client;
+use super::clock::{MILLI, Nanos, SECOND};
+use super::faults::{Faults, Stroke};
+use super::history::History;
+use super::net::{End, Net, Owner};
+use super::node::{Arrival, Node, State};
+use super::workload::Keys;
+use losses::Loss;
+use traffic::Dialer;
 
 /// An event.
 #[derive(Debug)]
@@ -84,10 +65,18 @@ enum Event {
     },
     /// The next stroke of fate.
     Fate,
+    /// A fault strikes.
+    Stroke(Stroke),
     /// A process is started.
     Start { node: u16, life: u64 },
     /// A fault ends.
     Relief(Stroke),
+    /// A node without a cluster begins to ask all others.
+    Meet { node: u16, life: u64 },
+    /// The time for their answers is over.
+    MeetOver { node: u16, life: u64, round: u64 },
+    /// A node's main thread looks around.
+    Watch { node: u16, life: u64 },
 }
 
 struct Queued {
@@ -154,6 +143,14 @@ pub struct World {
     pub ended_by_disk: u64,
     /// Replicas that were found to hold the same as another one.
     pub agreed: u64,
+    /// From when to when log writes hung.
+    pub hangs: Vec<(Nanos, Nanos)>,
+    /// A node whose data was taken, until the cluster is whole again.
+    loss: Option<Loss>,
+    /// When most disks were lost, and which version the cluster map had.
+    pub majority_lost: Option<(Nanos, u64)>,
+    /// Times a node that had lost its data was taken in again.
+    pub rejoined: u64,
     trace: Rc<Trace>,
     /// For the prefix of traced lines.
     told_time: Rc<Cell<Nanos>>,
@@ -191,6 +188,10 @@ impl World {
             leaders: BTreeMap::new(),
             ended_by_disk: 0,
             agreed: 0,
+            hangs: Vec::new(),
+            loss: None,
+            majority_lost: None,
+            rejoined: 0,
             trace,
             told_time: Rc::default(),
             rng,
@@ -293,23 +294,28 @@ impl World {
             Event::Dial { who, node, since } => self.dial(who, node, since),
             Event::Dialed { who, node, end } => self.dialed(who, node, end)?,
             Event::Fate => {
-                let (stroke, next) = self.faults.draw(self.now, &self.nodes);
+                let is_whole = self.is_whole();
+                let (strokes, next) = self.faults.draw(self.now, &self.nodes, is_whole);
                 if let Some(next) = next {
                     self.at(next, Event::Fate);
                 }
-                if let Some(stroke) = stroke {
-                    self.strike(stroke);
+                for (later, stroke) in strokes {
+                    self.at(self.now + later, Event::Stroke(stroke));
                 }
             }
+            Event::Stroke(stroke) => self.strike(stroke),
             Event::Start { node, life } => {
                 let found = &mut self.nodes[usize::from(node)];
                 if found.state == State::Down && found.life == life {
                     found.start(self.now);
                     self.faults.set_dark(node, false);
                     self.say(|| format!("node {} starts", node + 1), u64::from(node));
-                    self.wake_cores(node);
+                    self.begin(node);
                 }
             }
+            Event::Meet { node, life } => self.meet(node, life)?,
+            Event::MeetOver { node, life, round } => self.meet_over(node, life, round)?,
+            Event::Watch { node, life } => self.watch(node, life)?,
             Event::Relief(stroke) => self.relieve(stroke),
         }
         Ok(())
@@ -334,15 +340,7 @@ impl World {
         );
         let turned = match self.nodes[usize::from(node)].turn(core, self.now) {
             Ok(turned) => turned,
-            Err(why) => {
-                self.say(|| format!("node {} ends: {why}", node + 1), 0);
-                if self.nodes[usize::from(node)].has_reason_to_end() {
-                    self.ended_by_disk += 1;
-                    self.end_process(node, false);
-                    return Ok(());
-                }
-                return Err(format!("node {} ended by itself: {why}", node + 1));
-            }
+            Err(ending) => return self.ended_by_itself(node, ending),
         };
         for (partition, term) in turned.leads {
             let first = *self.leaders.entry((partition, term)).or_insert(node);
@@ -360,6 +358,10 @@ impl World {
         if turned.next != super::node::NEVER {
             self.wake_core(node, core);
         }
+        if self.nodes[usize::from(node)].has_come_up() {
+            let life = self.nodes[usize::from(node)].life;
+            self.at(self.now, Event::Watch { node, life });
+        }
         if self.nodes[usize::from(node)].needs_operator() {
             self.say(|| format!("node {} is started anew", node + 1), 10);
             self.ended_by_disk += 1;
@@ -373,358 +375,6 @@ impl World {
         Ok(())
     }
 
-    /// Does what a core wants.
-    fn grant(&mut self, node: u16, core: u16, at: Nanos, wish: Out) {
-        match wish {
-            Out::Send(end, bytes) => self.send(end, at, bytes),
-            Out::Pause(end, paused) => {
-                self.net.set_paused(end, paused);
-                if !paused {
-                    self.at(at, Event::Look(end));
-                }
-            }
-            Out::Finish(end) | Out::Close(end) => {
-                if let Some(due) = self.net.finish(end, at) {
-                    self.at(due, Event::Look(net::other(end)));
-                }
-            }
-            Out::HandOver(end, to, input) => {
-                let owner = Owner::Core {
-                    node,
-                    core: to,
-                    life: self.nodes[usize::from(node)].life,
-                };
-                // What comes meanwhile is for the other core.
-                self.net.set_paused(end, true);
-                self.at(at + 2 * MICRO, Event::Moved { end, owner, input });
-            }
-            Out::Dial(dial, to) => {
-                let life = self.nodes[usize::from(node)].life;
-                let who = Dialer::Core {
-                    node,
-                    core,
-                    life,
-                    dial,
-                };
-                self.begin_dial(who, to as u16 - 1, at);
-            }
-            Out::Post(to, parcel) => {
-                let life = self.nodes[usize::from(node)].life;
-                let mail = Event::Mail {
-                    node,
-                    core: to,
-                    life,
-                    parcel,
-                };
-                self.at(at + MICRO, mail);
-            }
-        }
-    }
-
-    fn arrive(&mut self, node: u16, core: u16, at: Nanos, arrival: Arrival) {
-        if self.nodes[usize::from(node)]
-            .arrive(core, at, arrival)
-            .is_some()
-        {
-            self.wake_core(node, core);
-        }
-    }
-
-    fn send(&mut self, end: End, at: Nanos, bytes: Vec<u8>) {
-        self.say(
-            || format!("end {end} sends {} bytes", bytes.len()),
-            end ^ (bytes.len() as u64) << 32,
-        );
-        let (sent, due) = self.net.send(end, at, bytes);
-        if let Some(due) = due {
-            self.at(due, Event::Look(net::other(end)));
-        }
-        if let Sent::Taken(buf) = sent {
-            let delay = self.rng.between(MICRO, 20 * MICRO);
-            self.at(at + delay, Event::Sent(end, buf));
-        }
-    }
-
-    fn tell_sent(&mut self, end: End, buf: Vec<u8>) {
-        if let Some(Owner::Core { node, core, life }) = self.net.owner(end)
-            && self.nodes[usize::from(node)].life == life
-        {
-            self.arrive(node, core, self.now, Arrival::Sent(end, buf));
-        }
-    }
-
-    /// Takes what has arrived at an end to its owner.
-    fn look(&mut self, end: End) -> Result<(), String> {
-        while let Some(chunk) = self.net.arrived(end, self.now) {
-            let Some(owner) = self.net.owner(end) else {
-                break;
-            };
-            let from = net::other(end);
-            match (owner, chunk) {
-                (Owner::Core { node, core, life }, chunk) => {
-                    let arrival = match chunk {
-                        Chunk::Bytes(bytes) => Arrival::Bytes(end, bytes),
-                        Chunk::End { reset: false } => Arrival::Ended(end),
-                        Chunk::End { reset: true } => {
-                            self.net.finish(end, self.now);
-                            Arrival::Closed(end)
-                        }
-                    };
-                    if self.nodes[usize::from(node)].life == life {
-                        self.arrive(node, core, self.now, arrival);
-                    }
-                }
-                (Owner::Client(client), Chunk::Bytes(bytes)) => {
-                    self.with_client(client, |client, now, keys, done, wishes| {
-                        client.received(now, end, &bytes, keys, done, wishes)
-                    })?;
-                }
-                (Owner::Client(client), Chunk::End { .. }) => {
-                    self.with_client(client, |client, now, keys, done, wishes| {
-                        client.closed(now, end, keys, done, wishes);
-                        Ok(())
-                    })?;
-                    // Also if the client had let it go already.
-                    self.net.finish(end, self.now);
-                }
-            }
-            if let Some((buf, due)) = self.net.relieve(from, self.now) {
-                if let Some(due) = due {
-                    self.at(due, Event::Look(end));
-                }
-                self.tell_sent(from, buf);
-            }
-        }
-        if let Some(due) = self.net.next_due(end)
-            && due > self.now
-        {
-            self.at(due, Event::Look(end));
-        }
-        Ok(())
-    }
-
-    fn with_client(
-        &mut self,
-        client: u16,
-        act: impl FnOnce(
-            &mut Client,
-            Nanos,
-            &Keys,
-            &mut Vec<Operation>,
-            &mut Vec<Wish>,
-        ) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let (mut done, mut wishes) = (Vec::new(), Vec::new());
-        let acting = &mut self.clients[usize::from(client)];
-        act(acting, self.now, &self.keys, &mut done, &mut wishes)?;
-        for operation in done {
-            self.say(
-                || {
-                    format!(
-                        "client {client}: {:?} -> {:?}",
-                        operation.call, operation.outcome
-                    )
-                },
-                operation.invoked,
-            );
-            self.history.operations.push(operation);
-        }
-        for wish in wishes {
-            match wish {
-                Wish::Dial(node) => self.begin_dial(Dialer::Client(client), node, self.now),
-                Wish::Send(end, bytes) => self.send(end, self.now, bytes),
-                Wish::Close(end) => {
-                    if let Some(due) = self.net.finish(end, self.now) {
-                        self.at(due, Event::Look(net::other(end)));
-                    }
-                }
-                Wish::Wake(at) => self.at(at, Event::Client(client)),
-            }
-        }
-        Ok(())
-    }
-
-    fn begin_dial(&mut self, who: Dialer, node: u16, since: Nanos) {
-        let delay = self.net.delay(who.owner().place(), Place::Node(node));
-        self.at(since + delay, Event::Dial { who, node, since });
-    }
-
-    /// A dial reaches its node.
-    fn dial(&mut self, who: Dialer, node: u16, since: Nanos) {
-        if let Dialer::Core { node, life, .. } = who
-            && self.nodes[usize::from(node)].life != life
-        {
-            return;
-        }
-        let (here, there) = (who.owner().place(), Place::Node(node));
-        let back = self.net.delay(there, here);
-        let silent = self.net.is_cut(here, there) || self.net.is_cut(there, here);
-        let (at, end) = if silent || self.faults.is_dark(node) {
-            // Nobody answers, not even with a refusal.
-            (since + DIAL_TIMEOUT, None)
-        } else if let Some(core) = self.nodes[usize::from(node)].accepting_core() {
-            let life = self.nodes[usize::from(node)].life;
-            let owner = Owner::Core { node, core, life };
-            let end = self.net.connect(who.owner(), owner);
-            let arrival = Arrival::Connection(net::other(end), Vec::new());
-            self.arrive(node, core, self.now, arrival);
-            (self.now + back, Some(end))
-        } else {
-            (self.now + back, None)
-        };
-        self.at(at, Event::Dialed { who, node, end });
-    }
-
-    fn dialed(&mut self, who: Dialer, to: u16, end: Option<End>) -> Result<(), String> {
-        match who {
-            Dialer::Client(client) => self.with_client(client, |client, now, _, _, wishes| {
-                client.dialed(now, to, end, wishes);
-                Ok(())
-            }),
-            Dialer::Core {
-                node,
-                core,
-                life,
-                dial,
-            } => {
-                if self.nodes[usize::from(node)].life == life {
-                    self.arrive(node, core, self.now, Arrival::Dialed(dial, end));
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// A process ends, and starts again later.
-    fn end_process(&mut self, node: u16, power: bool) {
-        self.nodes[usize::from(node)].die(self.now, power);
-        self.cut_off(node, power);
-        let wait = match power {
-            true => self.rng.between(500 * MILLI, 8 * SECOND),
-            false => self.rng.between(10 * MILLI, 3 * SECOND),
-        };
-        self.faults.set_dark(node, power);
-        let life = self.nodes[usize::from(node)].life;
-        self.at(self.now + wait, Event::Start { node, life });
-    }
-
-    /// All connections of a node end. After a power cut the other sides are not told at once.
-    fn cut_off(&mut self, node: u16, power: bool) {
-        let delay = match power {
-            true => self.rng.between(SECOND, 10 * SECOND),
-            false => 0,
-        };
-        for end in self.ends_of(node) {
-            let lost = power || self.rng.one_in(2);
-            let due = self.net.reset(end, self.now + delay, lost);
-            self.net.finish(end, self.now);
-            if let Some(due) = due {
-                self.at(due, Event::Look(net::other(end)));
-            }
-        }
-    }
-
-    fn ends_of(&self, node: u16) -> Vec<End> {
-        let place = Place::Node(node);
-        self.net.ends(|owner| owner.place() == place)
-    }
-
-    /// A fault strikes.
-    fn strike(&mut self, stroke: Stroke) {
-        self.say(|| format!("{stroke:?}"), 7);
-        match stroke {
-            Stroke::Kill { node } => self.end_process(node, false),
-            Stroke::PowerCut { node } => self.end_process(node, true),
-            Stroke::Stop { node } => self.nodes[usize::from(node)].stop(),
-            Stroke::Pause { node, core, until } => {
-                for core in self.nodes[usize::from(node)].pause(core, until) {
-                    self.wake_core(node, core);
-                }
-            }
-            Stroke::Jump { node, by_ms } => {
-                self.nodes[usize::from(node)].jump_clock(self.now, by_ms);
-            }
-            Stroke::Cut {
-                ref directions,
-                until,
-            } => {
-                for &(from, to) in directions {
-                    self.net.set_cut(from, to, true);
-                }
-                self.at(until, Event::Relief(stroke));
-            }
-            Stroke::Slow {
-                ref directions,
-                until,
-            } => {
-                for &(from, to) in directions {
-                    self.net.set_slow(from, to, true);
-                }
-                self.at(until, Event::Relief(stroke));
-            }
-            Stroke::Break { node } => {
-                let ends = self.ends_of(node);
-                if !ends.is_empty() {
-                    let end = ends[self.rng.index(ends.len())];
-                    self.break_connection(end);
-                }
-            }
-            Stroke::Disk { node, rule, until } => {
-                self.nodes[usize::from(node)].break_disk(rule);
-                self.at(until, Event::Relief(stroke));
-            }
-        }
-    }
-
-    /// Both sides of a connection find it broken; what was under way is lost or comes late.
-    fn break_connection(&mut self, end: End) {
-        for end in [end, net::other(end)] {
-            let lost = self.rng.one_in(2);
-            let late = self.rng.below(300 * MILLI);
-            if let Some(due) = self.net.reset(end, self.now + late, lost) {
-                self.at(due, Event::Look(net::other(end)));
-            }
-        }
-    }
-
-    fn relieve(&mut self, stroke: Stroke) {
-        self.say(|| format!("over: {stroke:?}"), 8);
-        match stroke {
-            Stroke::Cut { directions, .. } => {
-                for (from, to) in directions {
-                    self.net.set_cut(from, to, false);
-                }
-                self.look_everywhere();
-            }
-            Stroke::Slow { directions, .. } => {
-                for (from, to) in directions {
-                    self.net.set_slow(from, to, false);
-                }
-            }
-            Stroke::Disk { node, .. } => self.nodes[usize::from(node)].mend_disk(),
-            _ => {}
-        }
-    }
-
-    fn look_everywhere(&mut self) {
-        for end in self.net.ends(|_| true) {
-            if self.net.next_due(end).is_some() {
-                self.at(self.now, Event::Look(end));
-            }
-        }
-    }
-
-    /// Ends all faults for good.
-    pub fn heal(&mut self) {
-        self.say(|| "all faults end".to_owned(), 9);
-        self.faults.end();
-        self.net.mend();
-        self.look_everywhere();
-        for node in &mut self.nodes {
-            node.mend_disk();
-        }
-    }
-
     /// Starts a task on a core of a node.
     pub fn spawn(&mut self, node: u16, core: u16, task: impl Future<Output = ()> + 'static) {
         let now = self.now;
@@ -734,17 +384,6 @@ impl World {
         {
             self.wake_core(node, core);
         }
-    }
-
-    /// Lets a client read keys, whatever else it would have done.
-    ///
-    /// # Errors
-    /// As [`World::run_until`].
-    pub fn read_all(&mut self, client: u16, of: Vec<u16>) -> Result<(), String> {
-        self.with_client(client, |client, now, keys, _, wishes| {
-            client.begin_read(now, keys, of, wishes);
-            Ok(())
-        })
     }
 
     /// A hash of all that happened.

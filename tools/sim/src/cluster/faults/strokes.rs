@@ -1,0 +1,183 @@
+//! What a fault of each kind does, drawn from the seed.
+
+use ringbolt_engine::env::FileClass;
+use ringbolt_engine::env::sim::{Fault, FaultRule};
+
+use super::super::clock::{MILLI, Nanos, SECOND};
+use super::super::net::Place;
+use super::super::node::{Node, State};
+use super::{Faults, Kind, Stroke};
+
+impl Faults {
+    /// One fault of a kind, if it can strike now.
+    pub(super) fn stroke(
+        &mut self,
+        now: Nanos,
+        kind: Kind,
+        node: u16,
+        nodes: &[Node],
+    ) -> Option<Stroke> {
+        let up = nodes[usize::from(node)].state != State::Down;
+        let long = [100, 500, 2_000, 10_000][self.rng.index(4)] * MILLI;
+        let until = now + self.rng.between(long / 2, long);
+        let here = Place::Node(node);
+        let others: Vec<Place> = (0..self.nodes)
+            .filter(|&other| other != node)
+            .map(Place::Node)
+            .collect();
+        let cut = |directions| Some(Stroke::Cut { directions, until });
+        match kind {
+            Kind::Kill => up.then_some(Stroke::Kill { node }),
+            Kind::PowerCut => up.then_some(Stroke::PowerCut { node }),
+            Kind::Stop => {
+                (nodes[usize::from(node)].state == State::Up).then_some(Stroke::Stop { node })
+            }
+            Kind::NodePause => up.then_some(Stroke::Pause {
+                node,
+                core: None,
+                until: now + self.rng.below(5 * SECOND),
+            }),
+            Kind::CorePause => up.then(|| Stroke::Pause {
+                node,
+                core: Some(self.rng.below(u64::from(nodes[usize::from(node)].cores())) as u16),
+                until: now + self.rng.below(3 * SECOND),
+            }),
+            Kind::JumpForward | Kind::JumpBack => {
+                let far = [20, 1_000, 30_000][self.rng.index(3)];
+                let by_ms = self.rng.between(1, far) as i64;
+                let by_ms = if kind == Kind::JumpBack {
+                    -by_ms
+                } else {
+                    by_ms
+                };
+                Some(Stroke::Jump { node, by_ms })
+            }
+            Kind::OneWay => {
+                let other = others[self.rng.index(others.len())];
+                cut(vec![(here, other)])
+            }
+            Kind::Partial => {
+                let other = others[self.rng.index(others.len())];
+                cut(vec![(here, other), (other, here)])
+            }
+            Kind::Isolated => cut(others
+                .iter()
+                .flat_map(|&other| [(here, other), (other, here)])
+                .collect()),
+            Kind::HalfIsolated => {
+                let deaf = self.rng.one_in(2);
+                let direction = |&other: &Place| match deaf {
+                    true => (other, here),
+                    false => (here, other),
+                };
+                cut(others.iter().map(direction).collect())
+            }
+            Kind::ClientCut => {
+                let client = Place::Client(self.rng.below(u64::from(self.clients)) as u16);
+                let both = [(here, client), (client, here)];
+                match self.rng.below(3) {
+                    0 => cut(both.to_vec()),
+                    way => cut(vec![both[way as usize - 1]]),
+                }
+            }
+            Kind::Slow => {
+                let other = match others.is_empty() || self.rng.one_in(3) {
+                    true => Place::Client(self.rng.below(u64::from(self.clients)) as u16),
+                    false => others[self.rng.index(others.len())],
+                };
+                Some(Stroke::Slow {
+                    directions: vec![(here, other), (other, here)],
+                    until,
+                })
+            }
+            Kind::Break => up.then_some(Stroke::Break { node }),
+            Kind::Wipe => Some(Stroke::Wipe { node }),
+            Kind::RollBack => {
+                let mut able = nodes.iter().filter(|node| node.can_roll_back(nodes));
+                able.next()
+                    .map(|node| Stroke::RollBack { node: node.number })
+            }
+            Kind::Damage => Some(Stroke::Damage { node }),
+            Kind::Hang => {
+                let is_well = |node: &Node| node.state == State::Up && !node.log_hangs();
+                nodes.iter().all(is_well).then(|| Stroke::Hang {
+                    node,
+                    until: now + self.rng.between(3 * SECOND, 9 * SECOND),
+                })
+            }
+            // Several strokes: see there.
+            Kind::Usurp => None,
+            Kind::WipeMajority => {
+                self.kinds.retain(|kind| *kind != Kind::WipeMajority);
+                Some(Stroke::WipeMajority { spared: node })
+            }
+            Kind::Disk => Some(Stroke::Disk {
+                node,
+                rule: self.disk_rule(),
+                until,
+            }),
+        }
+    }
+
+    /// A leader is cut off from one of its followers, and the other one is killed and back at once, some
+    /// times: at any of them it may be asked for its vote while it has just heard of its leader.
+    pub(super) fn usurp(&mut self, now: Nanos, nodes: &[Node]) -> Vec<(Nanos, Stroke)> {
+        let up = nodes.iter().filter(|node| node.state == State::Up);
+        let led = up.flat_map(|node| {
+            let states = node.replicas().into_iter();
+            states
+                .filter(|state| state.leads)
+                .map(move |state| (node, state.partition))
+        });
+        let led: Vec<(&Node, u16)> = led.collect();
+        if led.is_empty() {
+            return Vec::new();
+        }
+        let (leader, partition) = led[self.rng.index(led.len())];
+        let holders = leader
+            .cluster()
+            .map_or(&[][..], |known| known.holders(partition));
+        let numbers = holders.iter().map(|id| *id as u16 - 1);
+        let mut others: Vec<u16> = numbers.filter(|number| *number != leader.number).collect();
+        if others.len() < 2 {
+            return Vec::new();
+        }
+        let rival = others.swap_remove(self.rng.index(others.len()));
+        let voter = others[self.rng.index(others.len())];
+        let (here, there) = (Place::Node(leader.number), Place::Node(rival));
+        let cut = Stroke::Cut {
+            directions: vec![(here, there), (there, here)],
+            until: now + 2_300 * MILLI,
+        };
+        let mut strokes = vec![(0, cut)];
+        let mut at = self.rng.between(600, 900) * MILLI;
+        while at < 2_000 * MILLI {
+            strokes.push((at, Stroke::KillQuickly { node: voter }));
+            at += self.rng.between(350, 500) * MILLI;
+        }
+        strokes
+    }
+
+    /// One kind of failing operation. Each is told to the process; what a disk destroys without a
+    /// word is the engine's simulation.
+    fn disk_rule(&mut self) -> FaultRule {
+        let fault = [
+            Fault::ReadError,
+            Fault::ReadErrorSticky,
+            Fault::WriteError,
+            Fault::WriteErrorSticky,
+            Fault::SyncError,
+            Fault::NameError,
+            Fault::NoSpace,
+        ][self.rng.index(7)];
+        let often = [1, 10, 100][self.rng.index(3)];
+        let times = self.rng.between(1, 20);
+        let rule = FaultRule::new(fault, often).at_most(times);
+        match self.rng.below(4) {
+            0 => rule.only(FileClass::Log),
+            1 => rule.only(FileClass::Table),
+            2 => rule.only(FileClass::Manifest),
+            _ => rule,
+        }
+    }
+}
