@@ -30,11 +30,12 @@ pub struct Puts {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Puts of `clients`, each on a connection of its own, for `time` after a warm-up: 16-byte keys out of
-/// `records`, 100-byte values, as the loads on Ringbolt have them.
+/// Puts of as many clients as `connections` times `clients_each`, for `time` after a warm-up: 16-byte
+/// keys out of `records`, 100-byte values, as the loads on Ringbolt have them.
 pub fn puts(
     port: u16,
-    clients: usize,
+    connections: usize,
+    clients_each: usize,
     records: u64,
     warmup: Duration,
     time: Duration,
@@ -42,8 +43,12 @@ pub fn puts(
     let begun = Instant::now() + warmup;
     let latencies = in_runtime(async {
         let mut running = JoinSet::new();
-        for seed in 0..clients as u64 {
-            running.spawn(client(port, seed, records, begun, time));
+        for connection in 0..connections {
+            let sender = connect(port).await?;
+            for each in 0..clients_each {
+                let seed = (connection * clients_each + each) as u64;
+                running.spawn(client(sender.clone(), seed, records, begun, time));
+            }
         }
         let mut all = Vec::new();
         while let Some(one) = running.join_next().await {
@@ -96,14 +101,13 @@ fn in_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Sk
 
 /// One client's latencies, in nanoseconds, of the puts that ended in the measured time.
 async fn client(
-    port: u16,
+    mut sender: SendRequest<Bytes>,
     seed: u64,
     records: u64,
     begun: Instant,
     time: Duration,
 ) -> Result<Vec<u64>, Failure> {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let mut sender = connect(port).await?;
     let mut latencies = Vec::new();
     let mut value = [0; 100];
     loop {
