@@ -11,23 +11,25 @@
 //! Limits: the server's number of requests in flight, [`OUT_BYTES_MAX`] bytes waiting to be sent,
 //! and the server's longest frame. Who would pass one of the first two waits.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+mod link;
+mod tasks;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ringbolt_wire::frame::{self, FrameView, HEADER_BYTES, Peek};
+use ringbolt_wire::frame::{self, FrameView, Peek};
 use ringbolt_wire::message::{ErrorCode, Limits, Request, Response, WriteOp};
-use ringbolt_wire::{FRAME_BYTES_MAX, VERSION, WireError};
+use ringbolt_wire::{VERSION, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, Semaphore, oneshot};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
+use self::link::{Shared, State, Waiting};
 use crate::error::Error;
 
 /// Most bytes that wait to be sent, in bytes. One frame may be longer; then it waits alone.
@@ -114,65 +116,6 @@ pub(crate) enum SubmitError {
     Broken(Broken),
     /// The request cannot be sent on any connection to this server.
     Invalid(Error),
-}
-
-/// Sequential ids need no mixing beyond this.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte) ^ self.0);
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        self.0 = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
-struct Waiting {
-    reply: oneshot::Sender<Outcome>,
-    /// Where its frame ends in all that was ever queued, in bytes.
-    end: u64,
-}
-
-#[derive(Default)]
-struct State {
-    /// Frames that wait to be sent.
-    out: Vec<u8>,
-    /// Permits of `room` that the frames in `out` hold.
-    out_permits: usize,
-    /// All that was ever put into `out`, in bytes.
-    queued: u64,
-    /// What of it the writer has taken.
-    taken: u64,
-    last_id: u64,
-    waiting: HashMap<u64, Waiting, BuildHasherDefault<IdHasher>>,
-    broken: Option<Broken>,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    /// Requests that may still be sent.
-    slots: Semaphore,
-    /// KiB that may still wait to be sent.
-    room: Semaphore,
-    /// There is something to send, or the connection is broken.
-    wake_writer: Notify,
-    /// The connection is broken.
-    stop_reader: Notify,
-    is_broken: AtomicBool,
-    frames_read: AtomicU64,
-    bytes_read: AtomicU64,
-    /// Requests are in flight again, or the connection is broken.
-    wake_watcher: Notify,
-    limits: Limits,
 }
 
 /// A connection after its handshake. Dropping it closes it.
@@ -289,11 +232,11 @@ impl Connection {
             wake_watcher: Notify::new(),
             limits,
         });
-        tokio::spawn(write(shared.clone(), writer, options.keepalive));
-        tokio::spawn(read(shared.clone(), reader, arrived));
+        tokio::spawn(tasks::write(shared.clone(), writer, options.keepalive));
+        tokio::spawn(tasks::read(shared.clone(), reader, arrived));
         // Without another node to ask, patience is all there is.
         if !alone {
-            tokio::spawn(watch(shared.clone(), options.silence));
+            tokio::spawn(tasks::watch(shared.clone(), options.silence));
         }
         Connection { shared }
     }
@@ -423,271 +366,6 @@ fn broke_protocol(error: WireError) -> ConnectError {
     ConnectError::Fatal(Error::Protocol(
         format!("the server does not answer as a Ringbolt server does: {error}").into(),
     ))
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Why the connection is broken.
-    fn broken(&self, sent: bool) -> Broken {
-        let broken = self.lock().broken.clone();
-        Broken {
-            sent,
-            ..broken.unwrap_or(Broken {
-                sent,
-                protocol: false,
-                reason: "the connection is closing".into(),
-            })
-        }
-    }
-
-    /// Breaks the connection, once: tells everyone who waits, and ends both tasks.
-    fn fail(&self, reason: Arc<str>, protocol: bool) {
-        let (waiting, taken) = {
-            let mut state = self.lock();
-            if state.broken.is_some() {
-                return;
-            }
-            state.broken = Some(Broken {
-                sent: false,
-                protocol,
-                reason: reason.clone(),
-            });
-            // From here on the writer finds nothing to take.
-            state.out = Vec::new();
-            self.is_broken.store(true, Ordering::Release);
-            (std::mem::take(&mut state.waiting), state.taken)
-        };
-        self.slots.close();
-        self.room.close();
-        self.wake_writer.notify_one();
-        self.stop_reader.notify_one();
-        self.wake_watcher.notify_one();
-        for waiting in waiting.into_values() {
-            // Who no longer waits does not need to know.
-            let _ = waiting.reply.send(Err(Broken {
-                sent: waiting.end <= taken,
-                protocol,
-                reason: reason.clone(),
-            }));
-        }
-    }
-
-    /// Hands a turn's replies to those who wait for them.
-    fn deliver(&self, replies: &mut Vec<(u64, Reply)>, found: &mut Vec<(Waiting, Reply)>) {
-        self.frames_read
-            .fetch_add(replies.len() as u64, Ordering::Relaxed);
-        {
-            let mut state = self.lock();
-            for (id, reply) in replies.drain(..) {
-                // A reply nobody asked for is dropped: it cannot be told from one to a request
-                // of a server's own making, and harms nobody.
-                if let Some(waiting) = state.waiting.remove(&id) {
-                    found.push((waiting, reply));
-                }
-            }
-        }
-        self.slots.add_permits(found.len());
-        for (waiting, reply) in found.drain(..) {
-            // Its caller may have stopped waiting.
-            let _ = waiting.reply.send(Ok(reply));
-        }
-    }
-
-    /// Queues a `Ping` that nobody waits for.
-    fn ping(&self) {
-        let (sender, _) = oneshot::channel();
-        let Ok(slot) = self.slots.try_acquire() else {
-            // Requests are in flight: their answers show as much.
-            return;
-        };
-        let mut state = self.lock();
-        let state = &mut *state;
-        let before = state.out.len();
-        let id = state.last_id + 1;
-        if state.broken.is_some() || Request::Ping.encode(id, 0, &mut state.out).is_err() {
-            return;
-        }
-        state.last_id = id;
-        state.queued += (state.out.len() - before) as u64;
-        let end = state.queued;
-        state.waiting.insert(id, Waiting { reply: sender, end });
-        slot.forget();
-        self.wake_writer.notify_one();
-        self.wake_watcher.notify_one();
-    }
-}
-
-/// The writer task: sends what has gathered, until the connection is broken.
-async fn write(shared: Arc<Shared>, mut socket: OwnedWriteHalf, keepalive: Duration) {
-    let mut tick = tokio::time::interval_at(Instant::now() + keepalive, keepalive);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sending = Vec::new();
-    let mut frames_read = 0;
-    let mut pinged = false;
-    loop {
-        let permits = {
-            let mut state = shared.lock();
-            if state.broken.is_some() {
-                return;
-            }
-            std::mem::swap(&mut state.out, &mut sending);
-            state.taken = state.queued;
-            std::mem::take(&mut state.out_permits)
-        };
-        if sending.is_empty() {
-            tokio::select! {
-                () = shared.wake_writer.notified() => continue,
-                _ = tick.tick() => {}
-            }
-            // Nothing was sent for a while, or something is and the server is slow. Whatever
-            // arrives shows that it lives.
-            let now = shared.frames_read.load(Ordering::Relaxed);
-            if now != frames_read {
-                frames_read = now;
-                pinged = false;
-            } else if pinged {
-                shared.fail("the server no longer answers".into(), false);
-                return;
-            }
-            let idle = shared.lock().waiting.is_empty();
-            if idle {
-                shared.ping();
-            }
-            pinged = idle || pinged;
-            continue;
-        }
-        let sent = tokio::select! {
-            sent = socket.write_all(&sending) => sent,
-            // A server that does not read must not keep a broken connection alive.
-            () = broken(&shared) => return,
-        };
-        if let Err(error) = sent {
-            shared.fail(error.to_string().into(), false);
-            return;
-        }
-        shared.room.add_permits(permits);
-        sending.clear();
-        if sending.capacity() > KEEP_BYTES {
-            sending = Vec::new();
-        }
-    }
-}
-
-/// Waits until the connection is broken.
-async fn broken(shared: &Shared) {
-    while !shared.is_broken.load(Ordering::Acquire) {
-        shared.wake_writer.notified().await;
-    }
-}
-
-/// The reader task: splits what arrives into replies, until the connection is broken.
-async fn read(shared: Arc<Shared>, mut socket: OwnedReadHalf, mut arrived: BytesMut) {
-    let limit = shared.limits.frame_bytes_max.min(FRAME_BYTES_MAX);
-    let mut replies = Vec::new();
-    let mut found = Vec::new();
-    loop {
-        let missing = match split(&mut arrived, limit, &mut replies) {
-            Ok(missing) => missing,
-            Err(reason) => {
-                shared.deliver(&mut replies, &mut found);
-                shared.fail(reason.into(), true);
-                return;
-            }
-        };
-        if !replies.is_empty() {
-            shared.deliver(&mut replies, &mut found);
-        }
-        // Room grows with what has arrived, not with what a length promises.
-        arrived.reserve(missing.clamp(1, arrived.len().max(READ_BYTES)));
-        let read = tokio::select! {
-            read = socket.read_buf(&mut arrived) => read,
-            () = shared.stop_reader.notified() => return,
-        };
-        match read {
-            Ok(0) => {
-                shared.fail("the server closed the connection".into(), false);
-                return;
-            }
-            Ok(bytes) => {
-                shared.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
-            }
-            Err(error) => {
-                shared.fail(error.to_string().into(), false);
-                return;
-            }
-        }
-    }
-}
-
-/// The watcher task: breaks a connection whose server says nothing for `silence` while something is
-/// asked of it. After half the time a `Ping` shows whether it is only one answer that takes long.
-///
-/// A pause of this process is not the server's: a timer that comes late counts for nothing.
-async fn watch(shared: Arc<Shared>, silence: Duration) {
-    let half = silence / 2;
-    let mut pinged = false;
-    while !shared.is_broken.load(Ordering::Acquire) {
-        if shared.lock().waiting.is_empty() {
-            pinged = false;
-            shared.wake_watcher.notified().await;
-            continue;
-        }
-        // Something is waiting now. If nothing arrives it is waiting still when the time is up.
-        let before = shared.bytes_read.load(Ordering::Relaxed);
-        let due = Instant::now() + half;
-        tokio::time::sleep_until(due).await;
-        let late = Instant::now().saturating_duration_since(due) > half / 2;
-        if late || shared.bytes_read.load(Ordering::Relaxed) != before {
-            pinged = false;
-        } else if pinged {
-            shared.fail("the server says nothing".into(), false);
-        } else {
-            pinged = true;
-            shared.ping();
-        }
-    }
-}
-
-/// Takes all whole frames from what has arrived; how many bytes the next one misses.
-fn split(
-    arrived: &mut BytesMut,
-    limit: u32,
-    replies: &mut Vec<(u64, Reply)>,
-) -> Result<usize, String> {
-    loop {
-        let len = match frame::peek(arrived, limit).map_err(|error| error.to_string())? {
-            Peek::Frame { len } => len,
-            Peek::Incomplete { need } => {
-                return Ok((need - arrived.len()).max(READ_BYTES.saturating_sub(arrived.len())));
-            }
-            Peek::Oversized { len, .. } => {
-                return Err(format!(
-                    "a reply of {len} bytes is over the limit of {limit} that the server set"
-                ));
-            }
-        };
-        let frame = arrived.split_to(len).freeze();
-        let view = frame::open(&frame).map_err(|error| error.to_string())?;
-        let (id, kind, flags) = (view.request_id, view.kind, view.flags);
-        if id == 0 {
-            return Err(match Response::decode(&view) {
-                Ok(Response::Error(error)) => closing(&error),
-                _ => "a reply to no request".to_owned(),
-            });
-        }
-        let body = frame.slice(HEADER_BYTES..);
-        replies.push((id, Reply { kind, flags, body }));
-    }
-}
-
-fn closing(error: &ringbolt_wire::message::ErrorReply<'_>) -> String {
-    format!(
-        "the server gave the connection up: {} ({:#06x})",
-        error.message, error.code as u16
-    )
 }
 
 impl Connection {
