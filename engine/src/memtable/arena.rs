@@ -23,6 +23,26 @@ const CHUNK_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct CellRef(u64);
 
+/// Bits of a packed [`CellRef`]: 24 of the chunk, 20 of the offset, which is below the largest chunk's size.
+pub(super) const PACKED_BITS: u32 = 44;
+const OFFSET_BITS: u32 = CHUNK_BYTES_MAX.ilog2();
+
+impl CellRef {
+    /// It in [`PACKED_BITS`] bits, unless there are too many chunks for that.
+    #[inline]
+    pub fn pack(self) -> Option<u64> {
+        let packed = (self.0 >> 32) << OFFSET_BITS | self.0 & u64::from(u32::MAX);
+        (packed >> PACKED_BITS == 0).then_some(packed)
+    }
+
+    /// What was packed.
+    #[inline]
+    pub fn unpack(packed: u64) -> Self {
+        let offset = packed & ((1 << OFFSET_BITS) - 1);
+        Self((packed >> OFFSET_BITS) << 32 | offset)
+    }
+}
+
 /// An append-only store of cells.
 #[derive(Default)]
 pub(super) struct Arena {

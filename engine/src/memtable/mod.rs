@@ -1,7 +1,7 @@
 //! The newest data of a shard: what is committed and not yet in a table, sorted in memory.
 //!
-//! Cells are written once into an arena of chunks; a B+ tree over them keeps the order
-//! (see `tree.rs`). Nothing is removed: a delete is a cell, a range delete goes into a list of its
+//! Cells are written once into an arena of chunks; a B+ tree over them keeps the order (see `tree.rs`), and
+//! an index by hash finds the newest cell of a row without a search (see `index.rs`). Nothing is removed: a delete is a cell, a range delete goes into a list of its
 //! own. Memory is known to the byte, because it is what decides when to flush.
 //!
 //! A memtable belongs to one core and takes no lock. A [`MemCursor`] holds no borrow of it, so it
@@ -9,6 +9,7 @@
 
 mod arena;
 mod cursor;
+mod index;
 mod tree;
 
 #[cfg(test)]
@@ -19,12 +20,14 @@ pub use cursor::MemCursor;
 use crate::range_deletes::RangeDeletes;
 use crate::row::Cell;
 use arena::Arena;
+use index::{Found, Index};
 use tree::Tree;
 
 /// A sorted, growing set of cells and range deletes. Lives on one core.
 pub struct Memtable {
     arena: Arena,
     tree: Tree,
+    index: Index,
     range_deletes: RangeDeletes,
     tombstones: usize,
     content_bytes: u64,
@@ -45,6 +48,7 @@ impl Memtable {
         Self {
             arena: Arena::default(),
             tree: Tree::new(),
+            index: Index::new(),
             range_deletes: RangeDeletes::new(),
             tombstones: 0,
             content_bytes: 0,
@@ -61,7 +65,9 @@ impl Memtable {
                 0
             }
         };
-        self.tree.insert(&mut self.arena, row_key, &cell);
+        let stored = self.tree.insert(&mut self.arena, row_key, &cell);
+        self.index
+            .insert(&self.arena, row_key, cell.version(), stored);
         self.content_bytes += (row_key.len() + value_len) as u64;
         self.changes += 1;
     }
@@ -76,6 +82,16 @@ impl Memtable {
     #[inline]
     #[must_use]
     pub fn get(&self, row_key: &[u8], at_version: u64) -> Option<Cell<'_>> {
+        match self.index.newest(&self.arena, row_key) {
+            Found::Newest(found) => {
+                let (_, cell) = self.arena.cell(found);
+                if cell.version() <= at_version {
+                    return Some(cell);
+                }
+            }
+            Found::Absent => return None,
+            Found::Unknown => {}
+        }
         let place = self.tree.lower_bound(&self.arena, (row_key, at_version));
         let (_, found) = self.tree.settle(place)?;
         let (key, cell) = self.arena.cell(found);
@@ -131,6 +147,7 @@ impl Memtable {
         size_of::<Self>()
             + self.arena.memory_bytes()
             + self.tree.memory_bytes()
+            + self.index.memory_bytes()
             + self.range_deletes.memory_bytes()
     }
 }

@@ -264,8 +264,8 @@ impl Tree {
         }
     }
 
-    /// Adds a cell, or puts it in place of one with the same internal key; then it returns true.
-    pub fn insert(&mut self, arena: &mut Arena, row_key: &[u8], cell: &Cell<'_>) -> bool {
+    /// Adds a cell, or puts it in place of one with the same internal key; where it is now.
+    pub fn insert(&mut self, arena: &mut Arena, row_key: &[u8], cell: &Cell<'_>) -> CellRef {
         let target = (row_key, cell.version());
         let mut path = [(NONE, 0usize); DEPTH_MAX];
         let mut node = self.root;
@@ -281,16 +281,16 @@ impl Tree {
         let stored = arena.push(row_key, cell);
         if equal {
             leaf.keys.cells[at] = stored;
-            return true;
+            return stored;
         }
         self.len += 1;
         if leaf.keys.len < FANOUT {
             let head = head_of(row_key, leaf.keys.shared);
             leaf.keys.insert(at, head, stored);
-            return false;
+            return stored;
         }
         self.split_leaf(arena, &path[..self.height], node, at, stored);
-        false
+        stored
     }
 
     fn split_leaf(
