@@ -16,7 +16,7 @@ ringbolt_engine::planted_bugs! {
     PromiseForgotten,
     /// A leader reads without asking whether it still leads.
     LeaseIgnored,
-    /// A lease that held a second ago counts as held: as if what was found out for one read were kept for
+    /// A lease that held some seconds ago counts as held: as if what was found out for one read were kept for
     /// those that follow.
     LeaseRemembered,
     /// The lease is checked by the clock of the turn's beginning.

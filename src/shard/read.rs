@@ -122,7 +122,7 @@ impl<E: Env> Inner<E> {
         let now = || match planted::is(Bug::LeaseByOldClock) {
             true => self.clock.get().now,
             false if planted::is(Bug::LeaseRemembered) => {
-                self.env.now().saturating_sub(Duration::from_secs(1))
+                self.env.now().saturating_sub(Duration::from_secs(6))
             }
             false => self.env.now(),
         };

@@ -125,6 +125,8 @@ pub struct Client {
     known: BTreeMap<KeyId, (i64, u64)>,
     current: Option<Current>,
     next_at: Nanos,
+    /// It begins nothing before.
+    quiet_until: Nanos,
     sequence: u64,
     request: u64,
     puts: i64,
@@ -148,6 +150,7 @@ impl Client {
             number,
             id: rng.next_u64() | 1,
             next_at: rng.below(100 * MILLI),
+            quiet_until: 0,
             rng,
             habits,
             partitions,
@@ -163,6 +166,12 @@ impl Client {
             stopped: false,
             met: Met::default(),
         }
+    }
+
+    /// Begins nothing until a time.
+    pub fn hush(&mut self, until: Nanos) {
+        self.quiet_until = until;
+        self.next_at = self.next_at.max(until);
     }
 
     /// Whether an operation is under way.

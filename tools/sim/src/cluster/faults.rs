@@ -118,6 +118,11 @@ pub enum Stroke {
         /// Whose.
         node: u16,
     },
+    /// Clients begin nothing for a while.
+    Hush {
+        /// Until when.
+        until: Nanos,
+    },
     /// A write of a log does not come back until the process is ended.
     Hang {
         /// Whose.
@@ -276,7 +281,7 @@ impl Faults {
         let interval = match theme {
             Theme::Mixed => [200, 700, 2000, 5000][rng.index(4)],
             Theme::Losses => 500,
-            Theme::Usurped => 2_500,
+            Theme::Usurped => 1_500,
             Theme::Hung => 7_000,
         } * MILLI;
         Self {

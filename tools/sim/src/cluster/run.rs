@@ -151,6 +151,7 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
     let most_cores = cores.iter().copied().max().unwrap_or(1);
     let faults = Faults::new(rng.fork(), nodes, shape.clients, rng.one_in(16));
     let quick = faults.is_directed();
+    let partitions = if quick { 8 } else { partitions };
     let setup = Rc::new(Setup {
         partitions,
         engine: draw_engine(&mut rng),
@@ -200,7 +201,7 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
         retries: pause >= 20 * MILLI && !rng.one_in(3),
         leader_one_in: [0, 20][rng.index(2)],
         all_one_in: [0, 20][rng.index(2)],
-        stray_one_in: [3, 10, 30][rng.index(3)],
+        stray_one_in: [3, 10, 30][if quick { 0 } else { rng.index(3) }],
         cores: most_cores,
     };
     let clients = (0..shape.clients)

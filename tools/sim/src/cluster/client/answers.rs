@@ -277,10 +277,8 @@ impl Client {
         let Some(current) = self.current.take() else {
             return;
         };
-        self.next_at = now
-            + self
-                .rng
-                .between(self.habits.pause / 4, self.habits.pause * 2);
+        let pause = self.habits.pause;
+        self.next_at = (now + self.rng.between(pause / 4, pause * 2)).max(self.quiet_until);
         let leader_only = current.ack == Ack::Leader;
         match (&current.plan, &outcome) {
             (Plan::Write(changes), Outcome::Written { token, .. }) if !leader_only => {

@@ -119,8 +119,10 @@ impl Faults {
         }
     }
 
-    /// A leader is cut off from one of its followers, and the other one is killed and back at once, some
-    /// times: at any of them it may be asked for its vote while it has just heard of its leader.
+    /// A leader is cut off from one of its followers, which lacks nothing, since no client does anything
+    /// meanwhile, and soon stands for election. The other follower is killed and back at once, and hears
+    /// of nobody but of the one that asks for its vote: if it gave it, there would be another leader, and
+    /// clients write there, while the first one has its lease.
     pub(super) fn usurp(&mut self, now: Nanos, nodes: &[Node]) -> Vec<(Nanos, Stroke)> {
         let up = nodes.iter().filter(|node| node.state == State::Up);
         let led = up.flat_map(|node| {
@@ -145,17 +147,22 @@ impl Faults {
         let rival = others.swap_remove(self.rng.index(others.len()));
         let voter = others[self.rng.index(others.len())];
         let (here, there) = (Place::Node(leader.number), Place::Node(rival));
-        let cut = Stroke::Cut {
-            directions: vec![(here, there), (there, here)],
-            until: now + 2_300 * MILLI,
+        let at = self.rng.between(250, 600) * MILLI;
+        let cut = |from, to, until| Stroke::Cut {
+            directions: vec![(from, to), (to, from)],
+            until: now + until,
         };
-        let mut strokes = vec![(0, cut)];
-        let mut at = self.rng.between(600, 900) * MILLI;
-        while at < 2_000 * MILLI {
-            strokes.push((at, Stroke::KillQuickly { node: voter }));
-            at += self.rng.between(350, 500) * MILLI;
-        }
-        strokes
+        vec![
+            (0, cut(here, there, at + 400 * MILLI)),
+            (
+                0,
+                Stroke::Hush {
+                    until: now + at + 50 * MILLI,
+                },
+            ),
+            (at, Stroke::KillQuickly { node: voter }),
+            (at, cut(here, Place::Node(voter), at + 200 * MILLI)),
+        ]
     }
 
     /// One kind of failing operation. Each is told to the process; what a disk destroys without a

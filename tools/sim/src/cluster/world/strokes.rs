@@ -66,6 +66,11 @@ impl World {
                     self.at(self.now + wait, Event::Start { node, life });
                 }
             }
+            Stroke::Hush { until } => {
+                for client in &mut self.clients {
+                    client.hush(until);
+                }
+            }
             Stroke::Hang { node, until } => {
                 self.nodes[usize::from(node)].hang_log();
                 self.hangs.push((self.now, until));
