@@ -46,6 +46,9 @@ const EARLY_BYTES_MAX: usize = 256 << 10;
 /// The first pause after a failure, and the longest.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A link that was open is told of when it breaks, one that was not at its so-many-th failure: nodes
+/// that start together find each other before that.
+const FAILURES_TOLD: u32 = 5;
 /// How long the port may take to dial.
 const DIAL_MAX: Duration = Duration::from_secs(2);
 /// How long a link may have nothing to send before it is given up.
@@ -96,6 +99,8 @@ struct Link {
     state: State,
     /// Failures since it was last open.
     failures: u32,
+    /// Whether the log says that it is down.
+    told: bool,
     /// When it may be dialed again.
     retry_at: Duration,
     /// How often it was dialed: an answer to an earlier dial is not taken.
@@ -253,6 +258,7 @@ impl<E: Env> Inner<E> {
             to,
             state: State::Down,
             failures: 0,
+            told: false,
             retry_at: Duration::ZERO,
             dials: 0,
         });
@@ -320,7 +326,9 @@ impl<E: Env> Inner<E> {
             let was_open = matches!(link.state, State::Open { .. });
             link.state = State::Down;
             link.retry_at = now + self.backoff(link.failures);
-            if link.failures == 0 {
+            link.failures = link.failures.saturating_add(1);
+            if was_open || link.failures == FAILURES_TOLD {
+                link.told = true;
                 tracing::warn!(
                     core = self.config.core,
                     node = link.to.node,
@@ -328,7 +336,6 @@ impl<E: Env> Inner<E> {
                     "no link to another node: {why}; it is tried again"
                 );
             }
-            link.failures = link.failures.saturating_add(1);
             (link.to, was_open)
         };
         add(&self.counters.peer_links_failed_total, 1);
@@ -395,7 +402,7 @@ impl<E: Env> Inner<E> {
         let State::Greeting { early, .. } = std::mem::replace(&mut link.state, open) else {
             return Ok(());
         };
-        if link.failures > 0 {
+        if std::mem::take(&mut link.told) {
             tracing::info!(
                 core = self.config.core,
                 node = link.to.node,
