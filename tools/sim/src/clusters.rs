@@ -263,7 +263,7 @@ pub fn bugs(args: &BugsArgs) -> ExitCode {
 pub fn bugs(_args: &BugsArgs) -> ExitCode {
     eprintln!(
         "this build has no planted bugs; run:\n  \
-         cargo run -p ringbolt-sim --release --features planted-bugs -- cluster-bugs"
+         cargo planted cluster-bugs"
     );
     ExitCode::from(2)
 }

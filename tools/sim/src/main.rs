@@ -21,8 +21,7 @@ const EXAMPLES: &str = "Examples:
   ringbolt-sim cluster --twice              a hundred seeds replay to the last event
   ringbolt-sim bugs                         finds each planted bug of the engine,
   ringbolt-sim cluster-bugs                 and of the server
-                                            (cargo run -p ringbolt-sim --release
-                                             --features planted-bugs -- bugs)
+                                            (cargo planted bugs)
 
 Exit status: 0 nothing found, 1 a seed failed or something was never tested, 2 wrong usage.";
 
@@ -234,7 +233,7 @@ fn bugs(seeds: u64, only: Option<&str>) -> ExitCode {
 fn bugs(_seeds: u64, _only: Option<&str>) -> ExitCode {
     eprintln!(
         "this build has no planted bugs; run:\n  \
-         cargo run -p ringbolt-sim --release --features planted-bugs -- bugs"
+         cargo planted bugs"
     );
     ExitCode::from(2)
 }
