@@ -10,7 +10,7 @@ use ringbolt_sim::slice::run_seeds;
 use serde_json::json;
 
 /// Seeds from which every kind of fault must have been met.
-const SEEDS_FOR_ALL_KINDS: u64 = 100;
+const SEEDS_FOR_ALL_KINDS: u64 = 300;
 
 /// Which clusters, for how long.
 #[derive(Debug, clap::Args)]
