@@ -848,6 +848,13 @@ impl Replica {
         debug_assert!(taken.is_ok(), "a serving leader refused a proposal");
     }
 
+    /// Whether it has stored something that is committed and not applied.
+    #[must_use]
+    pub fn has_to_apply(&self) -> bool {
+        let log = &self.raft.raft.raft_log;
+        log.applied < log.committed.min(log.persisted) && log.unstable.snapshot.is_none()
+    }
+
     /// Whether a snapshot has taken the place of entries that the `raft` crate believes are still to
     /// be applied: it must not stand for election now, for which it would look at them.
     fn is_restoring(&self) -> bool {

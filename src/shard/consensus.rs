@@ -5,8 +5,9 @@
 //! log; the work waits in one queue, in log order, until that group is durable. Then the replica is
 //! told, its followers' answers go out, and what became committed by it is applied.
 //!
-//! A log that is full takes the rest of a replica's work later, in order; meanwhile that replica is
-//! given nothing more to do, and a leader refuses writes.
+//! A log that is full takes the rest of a replica's work later, in order; meanwhile a leader refuses
+//! writes, a follower takes no entries, and the replica does nothing more, but that what it has stored is
+//! applied once it is committed: that may be what the log waits for.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -124,8 +125,12 @@ impl<E: Env> Inner<E> {
 
     fn drive(self: &Rc<Self>, partition: PartitionId) {
         let now = self.clock.get().now;
-        while !self.halted.get() && !self.is_blocked(partition) {
-            let work = self.with_replica(partition, |replica| replica.take_work(now));
+        while !self.halted.get() {
+            let is_blocked = self.is_blocked(partition);
+            let work = self.with_replica(partition, |replica| {
+                let has_work = !is_blocked || replica.has_to_apply();
+                has_work.then(|| replica.take_work(now)).flatten()
+            });
             let Some(Some(work)) = work else {
                 break;
             };
@@ -179,9 +184,7 @@ impl<E: Env> Inner<E> {
         if let Some(snapshot) = work.snapshot {
             return self.install(partition, snapshot, rest);
         }
-        if let Some(rest) = self.log_work(rest) {
-            self.unlogged.borrow_mut().push_back(rest);
-        }
+        self.log_in_order(rest);
         self.apply_committed(partition, work.committed);
         for (round, _) in work.reads {
             self.round_answered(partition, round);
@@ -201,6 +204,15 @@ impl<E: Env> Inner<E> {
                 this.unlogged.borrow_mut().push_back(rest);
             }
         });
+    }
+
+    /// Logs a replica's work, behind what it has that could not be logged yet.
+    fn log_in_order(self: &Rc<Self>, work: Unlogged) {
+        let rest = match self.is_blocked(work.partition) {
+            true => Some(work),
+            false => self.log_work(work),
+        };
+        self.unlogged.borrow_mut().extend(rest);
     }
 
     /// Logs a replica's work as far as the log has room; gives back the rest.
@@ -300,20 +312,14 @@ impl<E: Env> Inner<E> {
 
     /// Tries again what the log had no room for.
     fn log_the_rest(self: &Rc<Self>) {
-        let waiting = self.unlogged.borrow().len();
-        for _ in 0..waiting {
-            let next = self.unlogged.borrow_mut().pop_front();
-            let Some(work) = next else {
-                break;
-            };
+        let waiting = self.unlogged.take();
+        for work in waiting {
             let partition = work.partition;
-            match self.log_work(work) {
-                Some(rest) => {
-                    self.unlogged.borrow_mut().push_back(rest);
-                    // It may be what frees the log.
-                    self.engine.log().open_reserve();
-                }
-                None => self.to_drive(partition),
+            self.log_in_order(work);
+            match self.is_blocked(partition) {
+                // It may be what frees the log.
+                true => self.engine.log().open_reserve(),
+                false => self.to_drive(partition),
             }
         }
     }
@@ -629,7 +635,8 @@ impl<E: Env> Inner<E> {
             ..Message::default()
         };
         let flushed = self.engine.tree().flushed(partition).id;
-        if !entries.is_empty() && self.engine.log().spares_for_others(partition, flushed) {
+        let spares = || self.engine.log().spares_for_others(partition, flushed);
+        if !entries.is_empty() && (self.is_blocked(partition) || spares()) {
             // The leader sends them again.
             return;
         }
