@@ -39,4 +39,10 @@ ringbolt_engine::planted_bugs! {
     CommitNotAwaited,
     /// A write that is sent again is done again.
     RepeatDoneAgain,
+    /// A sleeping leader reads as if its lease never ended.
+    SleeperKeepsLease,
+    /// A follower falls asleep whatever it has, stored or applied.
+    SleepsApart,
+    /// A follower that is woken votes at once, though it has just heard of its leader.
+    WokenForgetsPromise,
 }

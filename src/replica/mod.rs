@@ -13,6 +13,8 @@
 //! 4. A new leader opens its term with an empty entry, and serves once that is applied. What an
 //!    older leader had not brought to a quorum is overwritten: it never counted.
 //!
+//! Where nothing happens for a while, all of this sleeps ([`sleep`]).
+//!
 //! A replica that is its group's only voter goes the same way and never waits for anybody.
 
 use std::borrow::Cow;
@@ -30,6 +32,7 @@ use crate::planted::{self, Bug};
 
 mod lease;
 mod membership;
+mod sleep;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -40,8 +43,10 @@ pub use membership::{
     Change, Membership, NodeId, Step, commits_alone, membership_index, next_change, node_of,
     replica_id,
 };
+use sleep::Sleep;
 use store::{EntryStore, id_of};
 
+pub use sleep::{SleepNote, SleepWord};
 pub use store::OldRead;
 
 /// How often [`Replica::tick`] is to be called. Never more often, also not to make up for a pause:
@@ -124,6 +129,8 @@ pub struct Start {
     pub preferred: Option<u64>,
     /// Bytes of applied entries kept in memory for followers a little behind.
     pub kept_bytes: usize,
+    /// Ticks that nothing must have been asked of it before it sleeps.
+    pub sleep_after: u32,
 }
 
 /// One partition's replica. Lives on exactly one core.
@@ -144,6 +151,7 @@ pub struct Replica {
     /// The term led and the index of the empty entry that opens it.
     opening: Option<LogId>,
     lease: Lease,
+    sleep: Sleep,
     /// The term in which leadership was being handed over: it has no lease any more, since the
     /// other may be told late.
     spoiled_term: u64,
@@ -259,6 +267,7 @@ impl Replica {
             time_ms: applied_time_ms,
             opening: None,
             lease: Lease::default(),
+            sleep: Sleep::after(start.sleep_after),
             spoiled_term: 0,
             stamps: Vec::new(),
             fresh_as_of: Duration::ZERO,
@@ -283,8 +292,11 @@ impl Replica {
         self.set_timeout();
     }
 
-    /// [`TICK`] has passed.
-    pub fn tick(&mut self) {
+    /// [`TICK`] has passed. Whether there may be work now.
+    pub fn tick(&mut self) -> bool {
+        if self.is_asleep() {
+            return !self.sleeps_on();
+        }
         self.flush_batch();
         self.ticks = self.ticks.saturating_add(1);
         if !self.is_restoring() {
@@ -292,6 +304,8 @@ impl Replica {
         }
         self.set_timeout();
         self.hand_over_if_due();
+        self.consider_sleep();
+        true
     }
 
     /// A peer's message, with its clock and what it last heard of ours.
@@ -326,6 +340,7 @@ impl Replica {
         if kind == MessageType::MsgHeartbeat {
             message.index = 0;
         }
+        self.disturbed_by(kind, from, term, message.entries.is_empty());
         // What is refused is refused by the protocol: an old term, a member no more.
         if self.raft.step(message).is_err() {
             return;
@@ -372,6 +387,8 @@ impl Replica {
     /// [`Replica::serves`].
     pub fn propose(&mut self, head: &EntryHead, payload: Vec<u8>) {
         debug_assert!(self.serves(), "only a serving leader proposes");
+        self.wake();
+        self.sleep.disturb();
         self.time_ms = head.time_ms;
         self.batch.push(Entry {
             term: head.id.term,
@@ -388,6 +405,8 @@ impl Replica {
         if !self.serves() || self.raft.raft.has_pending_conf() {
             return None;
         }
+        self.wake();
+        self.sleep.disturb();
         let head = self.next_head(0, 0, now_ms);
         let bytes = change.encode();
         let payload = encode_payload(&head, &[Effect::Membership { change: &bytes }])?;
@@ -402,6 +421,8 @@ impl Replica {
     /// [`Work::reads`]. Only while [`Replica::serves`].
     pub fn read_round(&mut self) -> u64 {
         self.flush_batch();
+        self.wake();
+        self.sleep.disturb();
         self.rounds += 1;
         self.raft.read_index(self.rounds.to_le_bytes().to_vec());
         self.rounds
@@ -410,6 +431,7 @@ impl Replica {
     /// Hands leadership over to `to`, which must be a voter. From now on this term has no lease.
     pub fn transfer(&mut self, to: u64) {
         self.flush_batch();
+        self.wake();
         self.spoil_lease();
         self.raft.transfer_leader(to);
     }
@@ -521,6 +543,9 @@ impl Replica {
         if self.preferred != preferred {
             self.preferred = preferred;
             self.handover_ticks = HANDOVER_TICKS;
+            if preferred != Some(self.id()) && self.leads() {
+                self.wake();
+            }
         }
     }
 
@@ -714,6 +739,12 @@ impl Replica {
     /// can have led until then.
     #[must_use]
     pub fn has_lease(&self, now: Duration) -> bool {
+        self.sleep.note_use();
+        self.holds_lease(now)
+            || self.is_asleep() && self.leads() && planted::is(Bug::SleeperKeepsLease)
+    }
+
+    fn holds_lease(&self, now: Duration) -> bool {
         self.serves()
             && (self.is_alone()
                 || self.spoiled_term != self.raft.raft.term && now < self.lease.until())
@@ -740,7 +771,8 @@ impl Replica {
     /// How old what it has applied may be, at most, against the newest committed state.
     #[must_use]
     pub fn age(&self, now: Duration) -> Duration {
-        if self.has_lease(now) {
+        self.sleep.note_use();
+        if self.holds_lease(now) {
             return Duration::ZERO;
         }
         if self.fresh_as_of.is_zero() {
@@ -955,7 +987,7 @@ impl Replica {
                     MessageType::MsgHeartbeat => {
                         // Free in a heartbeat: what the leader knows to be committed.
                         message.index = self.commit();
-                        if self.has_lease(now) {
+                        if self.holds_lease(now) {
                             heard(message.to)
                         } else {
                             Duration::ZERO

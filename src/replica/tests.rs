@@ -2,6 +2,8 @@ use super::*;
 
 use std::collections::{BTreeMap, VecDeque};
 
+mod sleep;
+
 const PARTITION: PartitionId = 7;
 
 /// Replicas joined by a network that keeps order and can be cut. What is logged is durable when
@@ -25,6 +27,7 @@ fn start(id: u64, voters: &[u64], preferred: Option<u64>) -> Start {
         voters: voters.to_vec(),
         preferred,
         kept_bytes: 64 << 10,
+        sleep_after: 20,
     }
 }
 
@@ -93,6 +96,20 @@ impl Group {
                 self.network.extend(messages);
                 worked = true;
             }
+            let notes: Vec<SleepNote> = self
+                .replicas
+                .values_mut()
+                .flat_map(Replica::take_notes)
+                .collect();
+            for note in notes {
+                worked = true;
+                if !self.cut.contains(&note.from)
+                    && !self.cut.contains(&note.to)
+                    && let Some(replica) = self.replicas.get_mut(&note.to)
+                {
+                    replica.note_received(&note);
+                }
+            }
             while let Some(out) = self.network.pop_front() {
                 worked = true;
                 let (from, to) = (out.message.from, out.message.to);
@@ -116,7 +133,23 @@ impl Group {
             for replica in self.replicas.values_mut() {
                 replica.tick();
             }
+            self.pulse();
             self.settle();
+        }
+    }
+
+    /// Every sleeper's core tells the others.
+    fn pulse(&mut self) {
+        let told: Vec<(u64, u64)> = self
+            .replicas
+            .iter()
+            .flat_map(|(id, replica)| replica.pulses_to().map(|to| (*id, to)))
+            .filter(|(from, to)| !self.cut.contains(from) && !self.cut.contains(to))
+            .collect();
+        for (from, to) in told {
+            if let Some(replica) = self.replicas.get_mut(&to) {
+                replica.pulse_of(node_of(from));
+            }
         }
     }
 

@@ -415,6 +415,10 @@ impl<E: Env> Inner<E> {
         self.env.spawn(TaskClass::Log, async move {
             let time_ms = staged.of().time_ms;
             let installed = this.engine.install(staged, &membership.encode()).await;
+            if this.with_replica(partition, |_| ()).is_none() {
+                // The shard is closing: the next start finds out what there is.
+                return;
+            }
             if let Err(error) = installed {
                 // Half of it is in the log, or nothing: the next start finds out which.
                 return this.stop(&format!("partition {partition}: a snapshot: {error}"));

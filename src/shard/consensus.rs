@@ -101,11 +101,12 @@ impl<E: Env> Inner<E> {
             self.next_tick.set(now + TICK);
             let partitions = self.replicas.borrow().len();
             for partition in 0..partitions as PartitionId {
-                if self.with_replica(partition, Replica::tick).is_some() {
+                if self.with_replica(partition, Replica::tick) == Some(true) {
                     self.to_drive(partition);
                 }
             }
             self.tick_drain();
+            self.send_pulses();
         }
         self.next_tick.get()
     }
@@ -136,6 +137,7 @@ impl<E: Env> Inner<E> {
             };
             self.carry_out(partition, work);
         }
+        self.send_sleep_notes(partition);
         self.read_old_entries(partition);
         self.acknowledge_spread(partition);
         if partition == HOME {

@@ -55,6 +55,10 @@ counters! {
     writes_total,
     /// How often a replica here became its partition's leader.
     leaderships_total,
+    /// Replicas here that sleep now, because nothing is asked of their partitions.
+    replicas_asleep,
+    /// How often a replica here fell asleep.
+    sleeps_total,
     /// Entries read from the log again for followers that were behind.
     old_entries_total,
     /// How often it was handed over because this core was to lead nothing.

@@ -47,6 +47,8 @@ pub struct ShardLimits {
     pub slow_threshold: Duration,
     /// Applied entries of each partition that stay in memory for followers a little behind.
     pub entries_kept_bytes: usize,
+    /// How long nothing must have been asked of a partition before its replicas sleep.
+    pub sleep_after: Duration,
 }
 
 impl ShardLimits {
@@ -98,6 +100,7 @@ impl Default for ShardLimits {
             forwards_max: 16_384,
             slow_threshold: Duration::from_millis(10),
             entries_kept_bytes: 64 << 10,
+            sleep_after: Duration::from_secs(5),
         }
     }
 }

@@ -38,6 +38,7 @@ mod old_reads;
 mod own_rows;
 mod peers;
 mod pending;
+mod pulse;
 mod read;
 mod reply;
 mod resp;

@@ -22,6 +22,8 @@ pub struct ReplicaState {
     pub commit_index: u64,
     /// The last entry it has applied.
     pub applied: LogId,
+    /// Whether it sleeps.
+    pub asleep: bool,
     /// The partition's time at that entry, in milliseconds since the Unix epoch.
     pub applied_time_ms: u64,
     /// Whether its group's members are those of the newest cluster map that is known here.
@@ -44,6 +46,7 @@ impl<E: Env> Shard<E> {
                     last_index: replica.last_index(),
                     commit_index: replica.commit(),
                     applied: replica.applied_id(),
+                    asleep: replica.is_asleep(),
                     applied_time_ms: replica.applied_time_ms(),
                     is_settled: known.as_ref().is_some_and(|known| {
                         let wanted = known.map.replicas(partition);

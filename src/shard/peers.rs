@@ -618,11 +618,15 @@ impl<E: Env> Inner<E> {
                 self.snapshot_answered(&ack);
             }
             PeerItem::Map { bytes, .. } => self.map_told(bytes),
+            PeerItem::Sleep(note) if node_of(note.from) == from.node => {
+                self.sleep_note_received(&note);
+            }
+            PeerItem::Pulse(pulse) => self.pulse_received(from.node, &pulse),
             PeerItem::NodeState(state) => {
                 self.config.cluster.note_draining(from.node, state.drains);
             }
-            // Chunks and answers of a node in another's name.
-            PeerItem::SnapshotChunk(_) | PeerItem::SnapshotAck(_) => {
+            // What a node says in another's name.
+            PeerItem::SnapshotChunk(_) | PeerItem::SnapshotAck(_) | PeerItem::Sleep(_) => {
                 add(&self.counters.peer_items_dropped_total, 1);
             }
         }

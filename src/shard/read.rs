@@ -7,7 +7,8 @@
 //! and the lease was found to hold then, or a quorum has said so since. A `Strict` read always asks
 //! the quorum. `Session` and `Stale` reads are served by any replica: the first waits until what its
 //! token names is applied, and gets `STALE` at its deadline; the second is refused at once if this
-//! replica cannot say that it is new enough.
+//! replica cannot say that it is new enough, but for a leader, which then goes by its lease or asks
+//! the quorum. A refusal wakes a group that sleeps, in which nobody grows younger.
 //!
 //! A record that is expired by the wall clock but not yet by the partition's time is not simply
 //! hidden: the partition's time must first have passed its expiry for everybody. So the read
@@ -37,6 +38,20 @@ use super::trace::Wait;
 use super::write::not_leader;
 use super::{Deferred, Inner, micros};
 use crate::planted::{self, Bug};
+
+/// Whether a replica of this age may serve a read that allows so much.
+fn is_young(age: Duration, max_age_ms: u32) -> bool {
+    age <= Duration::from_millis(u64::from(max_age_ms)) || planted::is(Bug::AgeIgnored)
+}
+
+fn too_old(partition: PartitionId, age: Duration) -> Refusal {
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let message = format!("this replica of partition {partition} may be {age_ms} ms old");
+    Refusal {
+        detail: age_ms,
+        ..Refusal::retry(ErrorCode::Stale, 50, message)
+    }
+}
 
 /// What a read from memory came to.
 pub(super) enum Glance {
@@ -85,20 +100,13 @@ impl<E: Env> Inner<E> {
             {
                 return Err(not_leader(partition, Some(replica)));
             }
-            ReadLevel::Stale { max_age_ms } => {
+            ReadLevel::Stale { max_age_ms } if !replica.serves() => {
                 // As for a lease, the clock is read now: the process may have been paused.
                 let age = replica.age(self.env.now());
-                let bound = Duration::from_millis(u64::from(max_age_ms));
-                if age > bound && !planted::is(Bug::AgeIgnored) {
-                    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-                    return Err(Refusal {
-                        detail: age_ms,
-                        ..Refusal::retry(
-                            ErrorCode::Stale,
-                            50,
-                            format!("this replica of partition {partition} may be {age_ms} ms old"),
-                        )
-                    });
+                if !is_young(age, max_age_ms) {
+                    drop(replicas);
+                    self.rouse(partition);
+                    return Err(too_old(partition, age));
                 }
             }
             _ => {}
@@ -111,11 +119,6 @@ impl<E: Env> Inner<E> {
 
     /// Whether a read just made may be answered at once: see the module's header.
     fn proven_now(&self, partition: PartitionId, level: ReadLevel) -> bool {
-        let by_lease = match level {
-            ReadLevel::Session | ReadLevel::Stale { .. } => return true,
-            ReadLevel::Linearizable => true,
-            ReadLevel::Strict => false,
-        };
         if planted::is(Bug::LeaseIgnored) || planted::is(Bug::FollowerReads) {
             return true;
         }
@@ -131,7 +134,12 @@ impl<E: Env> Inner<E> {
             return false;
         };
         // The clock is read now, not taken from the turn: the process may have been paused since.
-        replica.is_alone() && replica.serves() || by_lease && replica.has_lease(now())
+        match level {
+            ReadLevel::Session => true,
+            ReadLevel::Stale { max_age_ms } => is_young(replica.age(self.env.now()), max_age_ms),
+            ReadLevel::Linearizable if replica.has_lease(now()) => true,
+            _ => replica.is_alone() && replica.serves(),
+        }
     }
 
     /// Sees to it that reads just made may be answered.
@@ -149,7 +157,12 @@ impl<E: Env> Inner<E> {
                 let replica = replicas
                     .get(usize::from(partition))
                     .and_then(Option::as_ref);
-                return Err(not_leader(partition, replica));
+                return Err(match (level, replica) {
+                    (ReadLevel::Stale { .. }, Some(replica)) => {
+                        too_old(partition, replica.age(self.env.now()))
+                    }
+                    _ => not_leader(partition, replica),
+                });
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use ringbolt_wire::message::ErrorCode;
 use super::Shard;
 use super::keyspaces::HOME;
 use super::reply::Refusal;
-use crate::replica::{Replica, ReplicaError, Start, replica_id};
+use crate::replica::{Replica, ReplicaError, Start, TICK, replica_id};
 
 /// How often a start looks whether its partitions serve.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -72,6 +72,7 @@ impl<E: Env> Shard<E> {
                 id,
                 preferred: preferred.filter(|_| holders.len() > 1),
                 kept_bytes: inner.config.limits.entries_kept_bytes,
+                sleep_after: ticks_of(inner.config.limits.sleep_after),
                 voters: voters.map(|&node| replica_id(node, 1)).collect(),
             };
             let found = recovered.iter().find(|r| r.partition == partition);
@@ -124,4 +125,9 @@ impl<E: Env> Shard<E> {
         }
         Ok(())
     }
+}
+
+/// A span in whole ticks.
+fn ticks_of(span: Duration) -> u32 {
+    u32::try_from(span.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
 }

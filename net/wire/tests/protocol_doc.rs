@@ -554,6 +554,19 @@ fn nodes_talk_as_documented() {
         bytes: b"map",
     };
     check("node-state", &[state, map], &[]);
+    let sleep = PeerItem::Sleep(Sleep {
+        partition: 39,
+        from: leader,
+        to: follower,
+        term: 7,
+        index: 41,
+        word: SleepWord::Ask,
+    });
+    let pulse = PeerItem::Pulse(Pulse {
+        first: 32,
+        bits: &[0b1000_0001, 1],
+    });
+    check("sleep", &[sleep, pulse], &[]);
 
     assert!(examples.is_empty(), "not replayed: {:?}", examples.keys());
 }

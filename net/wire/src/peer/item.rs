@@ -14,6 +14,11 @@ const SNAPSHOT_CHUNK: u8 = 4;
 const SNAPSHOT_ACK: u8 = 5;
 const NODE_STATE: u8 = 6;
 const MAP: u8 = 7;
+const SLEEP: u8 = 8;
+const PULSE: u8 = 9;
+
+/// One more than the highest partition that there can be.
+const PARTITIONS_END: usize = 1 << 16;
 
 /// What part of a forwarded request is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +72,65 @@ pub struct NodeState {
     pub drains: bool,
 }
 
+/// What one replica of an idle partition says to another about sleep: see [`Sleep`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SleepWord {
+    /// The leader: everybody has all there is; will you sleep?
+    Ask,
+    /// A follower: I sleep.
+    Agree,
+    /// A follower: heartbeats are wanted again.
+    Wake,
+}
+
+/// A word between the replicas of a partition that has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sleep {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The replica that says it.
+    pub from: u64,
+    /// The replica that it is for.
+    pub to: u64,
+    /// The term that both must be in.
+    pub term: u64,
+    /// The last entry, committed and applied, that both must have.
+    pub index: u64,
+    /// What is said.
+    pub word: SleepWord,
+}
+
+/// The sign of life of one core to another, for all the partitions between them that sleep: a set of
+/// partitions, as bits from `first` on, the lowest bit of each byte first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulse<'a> {
+    /// The partition of the first bit.
+    pub first: PartitionId,
+    /// One bit a partition.
+    pub bits: &'a [u8],
+}
+
+impl<'a> Pulse<'a> {
+    /// The partitions named.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionId> + use<'a> {
+        let first = usize::from(self.first);
+        self.bits.iter().enumerate().flat_map(move |(at, &byte)| {
+            let set = (0..8).filter(move |bit| byte >> bit & 1 == 1);
+            // The decoder has seen that it is one.
+            set.map(move |bit| (first + at * 8 + bit) as PartitionId)
+        })
+    }
+
+    fn check(&self) -> Result<(), WireError> {
+        if usize::from(self.first) + self.bits.len() * 8 > PARTITIONS_END {
+            return Err(WireError::Malformed {
+                what: "a pulse names partitions that there cannot be",
+            });
+        }
+        Ok(())
+    }
+}
+
 /// One item of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerItem<'a> {
@@ -112,6 +176,10 @@ pub enum PeerItem<'a> {
         /// The map, validated by whoever takes it.
         bytes: &'a [u8],
     },
+    /// A word about sleep.
+    Sleep(Sleep),
+    /// A core is there, and these partitions sleep there.
+    Pulse(Pulse<'a>),
 }
 
 /// The items of a batch's frame, in order, those with unknown tags left out. After an error there
@@ -221,6 +289,31 @@ fn read<'a>(rest: &mut Reader<'a>) -> Result<Option<PeerItem<'a>>, WireError> {
             version: body.u64()?,
             bytes: the_rest(&mut body)?,
         },
+        SLEEP => PeerItem::Sleep(Sleep {
+            partition: body.u16()?,
+            from: body.u64()?,
+            to: body.u64()?,
+            term: body.u64()?,
+            index: body.u64()?,
+            word: match body.u8()? {
+                0 => SleepWord::Ask,
+                1 => SleepWord::Agree,
+                2 => SleepWord::Wake,
+                _ => {
+                    return Err(WireError::Malformed {
+                        what: "a word about sleep is none of ask, agree and wake",
+                    });
+                }
+            },
+        }),
+        PULSE => {
+            let pulse = Pulse {
+                first: body.u16()?,
+                bits: the_rest(&mut body)?,
+            };
+            pulse.check()?;
+            PeerItem::Pulse(pulse)
+        }
         _ => return Ok(None),
     };
     body.end()?;
@@ -264,6 +357,8 @@ impl PeerItem<'_> {
                 PeerItem::SnapshotAck(_) => 31,
                 PeerItem::NodeState(_) => 1,
                 PeerItem::Map { bytes, .. } => 8 + bytes.len(),
+                PeerItem::Sleep(_) => 35,
+                PeerItem::Pulse(pulse) => 2 + pulse.bits.len(),
             }
     }
 
@@ -324,6 +419,21 @@ impl PeerItem<'_> {
             PeerItem::Map { version, bytes } => append(out, MAP, |out| {
                 out.extend_from_slice(&version.to_le_bytes());
                 out.extend_from_slice(bytes);
+                Ok(())
+            }),
+            PeerItem::Sleep(sleep) => append(out, SLEEP, |out| {
+                out.extend_from_slice(&sleep.partition.to_le_bytes());
+                out.extend_from_slice(&sleep.from.to_le_bytes());
+                out.extend_from_slice(&sleep.to.to_le_bytes());
+                out.extend_from_slice(&sleep.term.to_le_bytes());
+                out.extend_from_slice(&sleep.index.to_le_bytes());
+                out.push(sleep.word as u8);
+                Ok(())
+            }),
+            PeerItem::Pulse(pulse) => append(out, PULSE, |out| {
+                pulse.check()?;
+                out.extend_from_slice(&pulse.first.to_le_bytes());
+                out.extend_from_slice(pulse.bits);
                 Ok(())
             }),
         }

@@ -33,7 +33,8 @@ pub use introduce::{
     encode_introduce, encode_introduced,
 };
 pub use item::{
-    Items, NodeState, PeerItem, Reach, SnapshotAck, SnapshotChunk, encode_forward_reply, items,
+    Items, NodeState, PeerItem, Pulse, Reach, Sleep, SleepWord, SnapshotAck, SnapshotChunk,
+    encode_forward_reply, items,
 };
 pub use raft::{
     CONTEXT_BYTES_MAX, MEMBERSHIP_BYTES_MAX, RaftEntries, RaftEntriesIter, RaftEntry, RaftMessage,

@@ -148,6 +148,29 @@ fn an_unknown_tag_is_passed_over_and_what_follows_is_read() {
 }
 
 #[test]
+fn a_pulse_names_partitions_that_there_can_be() {
+    let pulse = Pulse {
+        first: 65_520,
+        bits: &[0b1000_0001, 0b1000_0000],
+    };
+    let item = PeerItem::Pulse(pulse);
+    let bytes = batch(|out| item.encode(out).unwrap());
+    assert_eq!(read(&bytes), [Ok(item)]);
+    assert!(pulse.partitions().eq([65_520, 65_527, 65_535]));
+    let beyond = PeerItem::Pulse(Pulse {
+        first: 65_521,
+        ..pulse
+    });
+    let mut out = Vec::new();
+    assert!(beyond.encode(&mut out).is_err() && out.is_empty());
+    let bytes = batch(|out| out.extend_from_slice(&[9, 4, 0, 0, 0, 0xf1, 0xff, 1, 1]));
+    assert!(matches!(
+        read(&bytes)[..],
+        [Err(WireError::Malformed { .. })]
+    ));
+}
+
+#[test]
 fn an_item_beyond_its_batch_ends_it() {
     let bytes = batch(|out| {
         out.extend_from_slice(&[200, 4, 0, 0, 0, 1, 2, 3]);
@@ -365,6 +388,11 @@ proptest! {
             }),
             PeerItem::NodeState(NodeState { drains: cores % 2 == 0 }),
             PeerItem::Map { version: id, bytes: &frame },
+            PeerItem::Sleep(Sleep {
+                partition, from, to, term: id, index: snapshot,
+                word: [SleepWord::Ask, SleepWord::Agree, SleepWord::Wake][usize::from(outcome % 3)],
+            }),
+            PeerItem::Pulse(Pulse { first: partition >> 1, bits: &frame }),
         ];
         let bytes = batch(|out| {
             for item in &all {
@@ -383,7 +411,7 @@ proptest! {
     /// Whatever comes: items or an error, and what was understood encodes to the same bytes.
     #[test]
     fn any_bytes_are_items_or_an_error(
-        tags in vec((1..=8u8, vec(prop_oneof![Just(0u8), Just(1u8), any::<u8>()], 0..180)), 0..4),
+        tags in vec((1..=10u8, vec(prop_oneof![Just(0u8), Just(1u8), any::<u8>()], 0..180)), 0..4),
         cut in any::<usize>(),
     ) {
         let mut body = Vec::new();

@@ -11,7 +11,7 @@ mod setup;
 mod turn;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,6 +68,8 @@ struct Core {
     progress: Rc<Progress>,
     inbox: VecDeque<Arrival>,
     sessions: BTreeMap<End, SessionKey>,
+    /// Its partitions that slept after its last turn.
+    asleep: BTreeSet<u16>,
     /// When its next turn is, by the true time.
     wake_at: Nanos,
     /// Until when its last turn lasts, or it stands still.
@@ -132,8 +134,14 @@ pub struct Node {
     disk_failed: bool,
     /// A write of the log hangs, or will.
     log_hangs: bool,
+    /// No turn is interrupted any more.
+    pub calm: bool,
     /// Turns interrupted for long.
     pub stalls: u64,
+    /// How often replicas fell asleep, and woke again.
+    pub sleeps: u64,
+    /// See [`Node::sleeps`].
+    pub wakes: u64,
     /// Times a mailbox was full.
     pub mailboxes_full: u64,
 }
@@ -169,7 +177,10 @@ impl Node {
             disk_fails: false,
             disk_failed: false,
             log_hangs: false,
+            calm: false,
             stalls: 0,
+            sleeps: 0,
+            wakes: 0,
             mailboxes_full: 0,
         }
     }
@@ -273,6 +284,12 @@ impl Node {
         is_new
     }
 
+    /// The same, and from now on nothing takes it seconds: what is still awaited has a limit.
+    pub fn mend_disk_for_good(&mut self) {
+        self.disk_rules.clear();
+        self.mend_disk();
+    }
+
     /// Whether this process has met, or may have met, a disk that failed.
     #[must_use]
     pub fn has_reason_to_end(&self) -> bool {
@@ -364,6 +381,7 @@ impl Node {
                 progress,
                 inbox: VecDeque::new(),
                 sessions: BTreeMap::new(),
+                asleep: BTreeSet::new(),
                 wake_at: now,
                 busy_until: now,
                 begun: false,

@@ -30,6 +30,9 @@ use crate::run::Outcome;
 const BACK_WITHIN: Nanos = 30 * SECOND;
 /// How long a whole cluster without faults may take to serve every partition.
 const SERVES_WITHIN: Nanos = 10 * SECOND;
+/// How long a cluster of which nothing is asked may take until all of it sleeps: a leader may first
+/// wait five seconds to hand over.
+const SLEEPS_WITHIN: Nanos = 15 * SECOND;
 /// What clocks that run differently and jump may add to the age of a stale read.
 const STALE_SLACK: Nanos = 100 * MILLI;
 
@@ -85,6 +88,8 @@ pub fn work(shape: &Shape) -> Vec<&'static str> {
         "keys checked",
         "leaderships",
         "turns interrupted",
+        "replicas put to sleep",
+        "replicas woken",
         "connections lost",
         "attempts after the first",
         "writes sent again",
@@ -159,6 +164,8 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
             value_bytes_max: 64 << 10,
             scan_page_bytes: 64 << 10,
             entries_kept_bytes: [0, 2 << 10, 64 << 10][rng.index(3)],
+            // So soon that groups sleep between two operations.
+            sleep_after: Duration::from_millis([0, 50, 150, 400][rng.index(4)]),
             ..ShardLimits::default()
         },
         stall_one_in: if quick {
@@ -186,7 +193,7 @@ fn build(shape: &Shape, seed: u64, sink: Option<TraceSink>) -> World {
         rng.between(1, 3) as u16,
         rng.between(1, 2) as u16,
     );
-    let pause = [2, 20, 100][if quick { 0 } else { rng.index(3) }] * MILLI;
+    let pause = [2, 20, 100, 500][if quick { 0 } else { rng.index(4) }] * MILLI;
     let (patience, grace) = [
         ((50 * MILLI, 300 * MILLI), 20 * MILLI),
         ((200 * MILLI, 1_500 * MILLI), 250 * MILLI),
@@ -320,8 +327,25 @@ fn live(shape: &Shape, world: &mut World) -> Result<(), String> {
     wait(world, SERVES_WITHIN, "a client still waits", |world| {
         world.clients.iter().all(|client| !client.is_busy())
     })?;
-    let all: Vec<u16> = (0..world.history.partitions.len() as u16).collect();
-    for key in all {
+    read_all_keys(world)?;
+    compare_replicas(world)?;
+    // With nothing to do every replica falls asleep, and serves when it is asked again.
+    world.calm();
+    wait(world, SLEEPS_WITHIN, "a replica does not sleep", |world| {
+        world
+            .nodes
+            .iter()
+            .flat_map(Node::replicas)
+            .all(|state| state.asleep)
+    })?;
+    world.run_until(world.now + SECOND)?;
+    read_all_keys(world)?;
+    compare_replicas(world)
+}
+
+/// Every partition serves.
+fn read_all_keys(world: &mut World) -> Result<(), String> {
+    for key in 0..world.history.partitions.len() as u16 {
         let before = world.history.operations.len();
         world.read_all(0, vec![key])?;
         wait(
@@ -335,7 +359,7 @@ fn live(shape: &Shape, world: &mut World) -> Result<(), String> {
             return Err(format!("the last read of key {key} failed: {read:?}"));
         }
     }
-    compare_replicas(world)
+    Ok(())
 }
 
 /// While one log of three hangs and nothing else is wrong, clients write through the others.
@@ -454,9 +478,10 @@ fn standing(world: &World) -> String {
             let role = if state.leads { "leads" } else { "follows" };
             let _fits = write!(
                 all,
-                " partition {} term {} {role} applied {} commit {} last {};",
+                " partition {} term {} {role}{} applied {} commit {} last {};",
                 state.partition,
                 state.term,
+                if state.asleep { " asleep" } else { "" },
                 state.applied.index,
                 state.commit_index,
                 state.last_index
@@ -505,6 +530,8 @@ fn tally(world: &World) -> Tally {
     for node in &world.nodes {
         tally.faults.merge(&node.machine().counts());
         tally.add("turns interrupted", node.stalls);
+        tally.add("replicas put to sleep", node.sleeps);
+        tally.add("replicas woken", node.wakes);
         tally.add("processes started", node.life);
         tally.add("folders set aside", node.folder.set_aside);
     }

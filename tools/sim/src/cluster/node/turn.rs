@@ -36,7 +36,7 @@ impl Node {
             .iter()
             .map(|core| MAILBOX.saturating_sub(core.inbox.len()))
             .collect();
-        let stall = self.rng.one_in(self.setup.stall_one_in);
+        let stall = self.rng.one_in(self.setup.stall_one_in) && !self.calm;
         let stall_ns = self.rng.between(MILLI, 3_000 * MILLI);
         let cost = self.rng.between(MICRO, 8 * MICRO);
         let heartbeat = self.rng.between(HEARTBEAT / 2, HEARTBEAT);
@@ -101,6 +101,12 @@ impl Node {
             shard.each_replica(|state| {
                 if state.leads {
                     leads.push((state.partition, state.term));
+                }
+                if state.asleep && core.asleep.insert(state.partition) {
+                    self.sleeps += 1;
+                }
+                if !state.asleep && core.asleep.remove(&state.partition) {
+                    self.wakes += 1;
                 }
             });
         }
