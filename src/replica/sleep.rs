@@ -348,7 +348,7 @@ impl Replica {
         let last = raft.raft_log.last_index();
         matches!(raft.state, StateRole::Leader | StateRole::Follower)
             && self.batch.is_empty()
-            && !self.installing
+            && !self.is_installing()
             && !self.is_restoring()
             // What it promised before it was restarted is over.
             && self.ticks > ELECTION_TICKS_MIN as u32
