@@ -27,7 +27,7 @@ fn start(id: u64, voters: &[u64], preferred: Option<u64>) -> Start {
         voters: voters.to_vec(),
         preferred,
         kept_bytes: 64 << 10,
-        sleep_after: 20,
+        sleep_after: 40,
     }
 }
 
