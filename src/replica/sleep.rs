@@ -274,7 +274,8 @@ impl Replica {
         }
         self.wake();
         let is_answer = kind == MessageType::MsgAppendResponse;
-        if !is_answer && !(kind == MessageType::MsgAppend && bare) {
+        let is_empty = kind == MessageType::MsgAppend && bare;
+        if !is_answer && !is_empty {
             self.sleep.disturb();
         }
     }

@@ -609,6 +609,10 @@ impl<E: Env> Inner<E> {
         message: &RaftMessage<'_>,
         entries: RaftEntries<'_>,
     ) {
+        if partition >= self.config.map.partitions() {
+            add(&self.counters.bad_frames_total, 1);
+            return;
+        }
         if let Some(offered) = &message.snapshot {
             if node_of(message.from) == from {
                 self.snapshot_offered(partition, message, offered);

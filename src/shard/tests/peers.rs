@@ -3,15 +3,20 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use ringbolt_engine::entry::PartitionId;
 use ringbolt_engine::env::Env;
 use ringbolt_wire::frame::{self, HEADER_BYTES, Peek};
 use ringbolt_wire::message::{ErrorCode, ErrorReply, Request, Response, Ttl};
-use ringbolt_wire::peer::{self, PEER_VERSION, PeerHello, PeerItem, PeerWelcome, Reach};
+use ringbolt_wire::peer::{
+    self, PEER_VERSION, PeerHello, PeerItem, PeerWelcome, RaftEntries, RaftMessage, Reach,
+    raft_kind,
+};
 
 use super::network::{Network, Weather, with_nodes};
 use super::rig::{Rig, limits};
 use super::{code, get, incr, put, value};
 use crate::cluster::bootstrap::Answer;
+use crate::replica::replica_id;
 use crate::shard::limits::ShardLimits;
 use crate::shard::mail::{Origin, Scope, SessionKey, Ticket};
 use crate::shard::trace::Trace;
@@ -557,4 +562,30 @@ impl<E: Env> crate::shard::Inner<E> {
     fn forwards_waiting(&self) -> usize {
         self.forwards.borrow().len()
     }
+}
+
+#[test]
+fn a_message_for_a_partition_that_there_is_not_does_no_harm() {
+    with_nodes(27, &[1, 1], limits(), |network| async move {
+        let (a, b) = (network.node(1), network.node(2));
+        let message = RaftMessage {
+            kind: raft_kind::HEARTBEAT,
+            from: replica_id(1, 1),
+            to: replica_id(2, 1),
+            term: 7,
+            ..RaftMessage::default()
+        };
+        let item = PeerItem::Raft {
+            partition: PartitionId::MAX,
+            message,
+            entries: RaftEntries::default(),
+        };
+        let inner = &b.shards[0].0;
+        while inner.counters.bad_frames_total.get() == 0 {
+            a.shards[0].0.peer_send(2, 0, &item);
+            network.env.sleep(Duration::from_millis(10)).await;
+        }
+        let conn = b.connect(0, None).await;
+        assert_eq!(value(&b, conn, b"k").await, None);
+    });
 }

@@ -489,8 +489,8 @@ fn standing(world: &World) -> String {
         }
         for log in (0..node.cores()).filter_map(|core| node.shard(core)) {
             let stats = log.engine().stats().log;
-            let used = stats.segments_begun - stats.segments_recycled;
-            let _fits = write!(all, " a log of {used} segments, full {} times;", stats.full);
+            let (used, full) = (stats.segments, stats.full);
+            let _fits = write!(all, " a log of {used} segments, full {full} times;");
         }
         all.push(' ');
     }
