@@ -6,9 +6,9 @@
 /// CPU of a durable put with 50 connections, in µs: ARCHITECTURE.md, "A core looks for work before it
 /// sleeps only where that is rewarded".
 pub const PUT_CPU_US: f64 = 8.7;
-/// CPU of flushing and compacting, in ns for each byte that tables are written with: gate 9 of
-/// `docs/figures/compare.json`, where one core did 54.4 k puts/s of 1 KiB while it wrote 6.1 times as
-/// much to tables; with the puts' own part in the engine.
+/// CPU of flushing and compacting, in ns for each byte that tables are written with: gate 9 at commit
+/// 3537a68, where one core did 54.4 k puts/s of 1 KiB while it wrote 6.1 times as much to tables; with
+/// the puts' own part in the engine. Gates 4, 5 and 12 below are of the same run.
 pub const COMPACTION_CPU_NS_PER_BYTE: f64 = 2.9;
 /// CPU of a get from memory with 50 connections, in µs: gate 4 of the same.
 pub const CACHED_GET_CPU_US: f64 = 5.95;
