@@ -238,7 +238,7 @@ fn introduce(settings: &Settings, dir: &DataDir) -> Result<Introduction, StartEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::format::{FORMAT_VERSION, Format};
+    use crate::node::format::Format;
 
     fn facts(name: &str, port: u16, cores: u16) -> NodeFacts {
         NodeFacts {
@@ -255,20 +255,7 @@ mod tests {
     fn only_a_cluster_of_one_takes_other_cores() {
         let folder = tempfile::tempdir().unwrap();
         let mut dir = DataDir::open(folder.path(), || {
-            Ok(Format {
-                version: FORMAT_VERSION,
-                id: "a".into(),
-                cores: 4,
-                layout: 0,
-                partitions: 128,
-                durability: "dsync".into(),
-                boots: 0,
-                begun: false,
-                lost: None,
-                rejoins: None,
-                told: None,
-                node: None,
-            })
+            Ok(Format::new("a".into(), 4, 128, "dsync"))
         })
         .unwrap();
         dir.identify("a", &[]).unwrap();

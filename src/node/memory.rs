@@ -58,19 +58,17 @@ impl Governor {
         resident: impl FnOnce() -> Option<u64>,
         used: impl FnOnce() -> u64,
     ) -> Option<u64> {
+        let before = self.budget;
         self.steps += 1;
         if self.steps >= STEPS_A_LOOK {
             self.steps = 0;
             self.look(resident, used);
         }
-        if self.budget == self.target {
-            return None;
-        }
         self.budget = self.target.clamp(
             self.budget.saturating_sub(STEP_BYTES),
             self.budget + STEP_BYTES,
         );
-        Some(self.budget)
+        (self.budget != before).then_some(self.budget)
     }
 
     fn look(&mut self, resident: impl FnOnce() -> Option<u64>, used: impl FnOnce() -> u64) {

@@ -34,7 +34,7 @@ use crate::cluster::leaving::Leaving;
 use crate::config::{self, Settings};
 use crate::messages::{self, Form};
 use crate::runtime::{self, Cores, Durability, probe, signals};
-use format::{DataDir, FORMAT_VERSION, Format};
+use format::{DataDir, Format};
 use identity::Membership;
 use mailbox::{Door, Letter, Mailboxes};
 use plan::Plan;
@@ -251,20 +251,14 @@ fn open_folder(settings: &Settings) -> Result<DataDir, StartError> {
                 partitions: settings.partitions,
             });
         }
-        Ok(Format {
-            version: FORMAT_VERSION,
-            id: random_id().map_err(|error| StartError::io("/dev/urandom", &error))?,
-            cores: settings.cores,
-            layout: 0,
-            partitions: settings.partitions,
-            durability: measure(settings)?.name().to_owned(),
-            boots: 0,
-            begun: false,
-            lost: None,
-            rejoins: None,
-            told: None,
-            node: None,
-        })
+        let id = random_id().map_err(|error| StartError::io("/dev/urandom", &error))?;
+        let durability = measure(settings)?.name();
+        Ok(Format::new(
+            id,
+            settings.cores,
+            settings.partitions,
+            durability,
+        ))
     })?;
     let found = dir.format().cores;
     if found != settings.cores {
@@ -277,7 +271,7 @@ fn open_folder(settings: &Settings) -> Result<DataDir, StartError> {
     Ok(dir)
 }
 
-/// The faster way to make a log write durable on this folder's disk.
+/// How to make a log write durable on this folder's disk.
 fn measure(settings: &Settings) -> Result<Durability, StartError> {
     probe::durability(&settings.data, PROBE_BUDGET)
         .map(|report| report.mode)

@@ -1,8 +1,9 @@
 //! The newest data of a shard: what is committed and not yet in a table, sorted in memory.
 //!
 //! Cells are written once into an arena of chunks; a B+ tree over them keeps the order (see `tree.rs`), and
-//! an index by hash finds the newest cell of a row without a search (see `index.rs`). Nothing is removed: a delete is a cell, a range delete goes into a list of its
-//! own. Memory is known to the byte, because it is what decides when to flush.
+//! an index by hash finds the newest cell of a row without a search (see `index.rs`). Nothing is removed: a
+//! delete is a cell, a range delete goes into a list of its own. Memory is known to the byte, because it is
+//! what decides when to flush.
 //!
 //! A memtable belongs to one core and takes no lock. A [`MemCursor`] holds no borrow of it, so it
 //! stays usable while the memtable grows.

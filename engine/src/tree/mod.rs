@@ -170,9 +170,6 @@ impl<E: Env> Tree<E> {
         if before.is_some_and(|applied| head.id.index <= applied.id.index) {
             return;
         }
-        if self.needs_flush() {
-            inner.rotate();
-        }
         {
             let memtables = inner.memtables.borrow();
             let mut memtable = memtables.active.borrow_mut();
@@ -197,6 +194,17 @@ impl<E: Env> Tree<E> {
             time_ms: head.time_ms.max(before.map_or(0, |b| b.time_ms)),
         };
         inner.applied.borrow_mut().set(head.partition, applied);
+        self.close_full();
+    }
+
+    /// Closes the active memtable if it is full. At once, not before the next entry: there may be none,
+    /// while writers are held back on account of this one.
+    fn close_full(&self) {
+        let inner = &*self.inner;
+        let bytes = inner.memtables.borrow().active_bytes();
+        if bytes >= inner.memtable_limit.get() {
+            inner.rotate();
+        }
     }
 
     /// Up to where a partition has been applied; zeros if it never was.
@@ -232,14 +240,6 @@ impl<E: Env> Tree<E> {
         *self.inner.on_flushed.borrow_mut() = Some(hook);
     }
 
-    /// Whether the active memtable is full. The next [`Tree::apply`] closes it, and the background
-    /// flushes it: nobody has to act on this.
-    #[must_use]
-    pub fn needs_flush(&self) -> bool {
-        let inner = &*self.inner;
-        inner.memtables.borrow().active_bytes() >= inner.memtable_limit.get()
-    }
-
     /// How much a writer must hold back now.
     #[must_use]
     pub fn pressure(&self) -> Pressure {
@@ -266,11 +266,13 @@ impl<E: Env> Tree<E> {
         self.inner.space.is_full()
     }
 
-    /// Changes the memory budget, in bytes. The cache shrinks at once, memtables with the next flush.
+    /// Changes the memory budget, in bytes. The cache shrinks at once, memtables with the next flush; one
+    /// that is full by the new measure is closed.
     pub fn set_budget(&self, bytes: u64) {
         let inner = &*self.inner;
         inner.budget.set(bytes);
         inner.share_memory();
+        self.close_full();
         inner.changed.notify();
     }
 

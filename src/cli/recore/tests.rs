@@ -7,7 +7,7 @@ use ringbolt_engine::row::{ReadAt, RowKeyBuf, RowMeta};
 
 use super::*;
 use crate::config::{Flag, Inputs, Machine, load};
-use crate::node::format::{FORMAT_VERSION, Format};
+use crate::node::format::Format;
 
 const PARTITIONS: u16 = 16;
 
@@ -36,20 +36,7 @@ fn settings(data: &Path, cores: u16) -> Settings {
 
 fn open(data: &Path, cores: u16) -> DataDir {
     DataDir::open(data, || {
-        Ok(Format {
-            version: FORMAT_VERSION,
-            id: "test".into(),
-            cores,
-            layout: 0,
-            partitions: PARTITIONS,
-            durability: "O_DSYNC".into(),
-            boots: 0,
-            begun: false,
-            lost: None,
-            rejoins: None,
-            told: None,
-            node: None,
-        })
+        Ok(Format::new("test".into(), cores, PARTITIONS, "O_DSYNC"))
     })
     .unwrap()
 }

@@ -37,18 +37,17 @@ impl DataDir {
             .map_err(|error| StartError::io(&aside, &error))?;
         let node = self.format.node.take();
         let was = node.as_ref().and_then(|node| node.cluster.clone());
+        let old = &mut self.format;
+        let rejoins = was.or_else(|| old.rejoins.take());
         self.format = Format {
-            id,
-            layout: 0,
-            begun: false,
-            lost: None,
-            rejoins: was.or_else(|| self.format.rejoins.take()),
+            boots: old.boots,
+            rejoins,
             node: node.map(|node| NodeIdentity {
                 cluster: None,
                 id: None,
                 ..node
             }),
-            ..self.format.clone()
+            ..Format::new(id, old.cores, old.partitions, &old.durability)
         };
         self.write()?;
         Ok(aside)

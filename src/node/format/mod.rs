@@ -60,7 +60,7 @@ pub struct Format {
     pub layout: u32,
     /// How many partitions; fixed for ever.
     pub partitions: u16,
-    /// How log writes are made durable, as measured at the first start: `dsync` or `fdatasync`.
+    /// How log writes are made durable, as chosen at the first start: `O_DSYNC` or `write+fdatasync`.
     pub durability: String,
     /// How often the folder has been started.
     pub boots: u64,
@@ -80,6 +80,27 @@ pub struct Format {
     /// Which node it is; a folder of before there were clusters learns it at its next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeIdentity>,
+}
+
+impl Format {
+    /// That of a new folder, of nobody yet.
+    #[must_use]
+    pub fn new(id: String, cores: u16, partitions: u16, durability: &str) -> Self {
+        Self {
+            version: FORMAT_VERSION,
+            id,
+            cores,
+            layout: 0,
+            partitions,
+            durability: durability.to_owned(),
+            boots: 0,
+            begun: false,
+            lost: None,
+            rejoins: None,
+            told: None,
+            node: None,
+        }
+    }
 }
 
 /// Which node a folder is of.

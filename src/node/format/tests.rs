@@ -4,20 +4,7 @@ use crate::cluster::{Seen, ToldStart};
 use crate::config::Peer;
 
 fn format() -> Result<Format, StartError> {
-    Ok(Format {
-        version: FORMAT_VERSION,
-        id: "00".into(),
-        cores: 2,
-        layout: 0,
-        partitions: 128,
-        durability: "dsync".into(),
-        boots: 0,
-        begun: false,
-        lost: None,
-        rejoins: None,
-        told: None,
-        node: None,
-    })
+    Ok(Format::new("00".into(), 2, 128, "dsync"))
 }
 
 fn peers(list: &str) -> Vec<Peer> {

@@ -3,4 +3,5 @@
 mod crash;
 mod full;
 pub(crate) mod model;
+mod pressure;
 pub(crate) mod walk;
