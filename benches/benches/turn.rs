@@ -89,7 +89,7 @@ impl Core {
         let options = EngineOptions {
             tree: TreeOptions {
                 memory_bytes: 256 << 20,
-                terms_in: Some(KEYSPACE_SYSTEM),
+                own_keyspace: Some(KEYSPACE_SYSTEM),
                 ..TreeOptions::default()
             },
             commits_alone: ringbolt::replica::commits_alone,

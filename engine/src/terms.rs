@@ -2,7 +2,7 @@
 //!
 //! Terms rise along a partition's entries, so the first index of each term says of every entry
 //! (term, index) whether it stands there or was discarded. The tree notes the first entry of a term
-//! when it applies it, in a row of a keyspace that [`crate::tree::TreeOptions::terms_in`] names: so
+//! when it applies it, in a row of a keyspace that [`crate::tree::TreeOptions::own_keyspace`] names: so
 //! the notes are where the rows are, after a restart and in a snapshot too. The rows form a ring:
 //!
 //! ```text

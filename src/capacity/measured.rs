@@ -31,9 +31,9 @@ pub const ROW_BYTES: f64 = 10.0;
 /// What an entry of an index block takes beside its key, in bytes: the same, with offset and length.
 pub const INDEX_ENTRY_BYTES: f64 = 12.0;
 /// What a put takes in a memtable beside key and value, in bytes: the row's header, its place in the
-/// tree and in the index, and the same of the row of its result. 186 to 208 were seen with values of
-/// 100 B (30,000 to 100,000 puts), 185 to 216 with 1 KiB (10,000 and 25,000), less 6 a key.
-pub const MEMTABLE_ROW_BYTES: f64 = 190.0;
+/// tree and in the index, and the row of its result with its place in the tree. 150 to 170 were seen
+/// with values of 100 B (110,000 to 360,000 puts), 159 and 169 with 1 KiB (78,000 and 161,000).
+pub const MEMTABLE_ROW_BYTES: f64 = 160.0;
 /// Space that was seen over what the levels explain: peak 1.37 instead of 1.24 (ARCHITECTURE.md, "Level
 /// 0 is compacted by columns").
 pub const SPACE_SLACK: f64 = 1.1;

@@ -72,6 +72,8 @@ struct PartitionRow {
     partition: u16,
     /// 0 for none.
     leader: NodeId,
+    /// Why it has none.
+    why: Option<String>,
     term: u64,
     last: u64,
     commit: u64,
@@ -123,9 +125,12 @@ impl Args {
 
 impl<'a> Status<'a> {
     fn new(topology: &'a Topology, told: &BTreeMap<NodeId, NodeStatus>) -> Self {
-        let partitions: Vec<PartitionRow> = (0..topology.partitions())
+        let mut partitions: Vec<PartitionRow> = (0..topology.partitions())
             .map(|partition| partition_row(partition, told))
             .collect();
+        for row in partitions.iter_mut().filter(|row| row.leader == 0) {
+            row.why = Some(why_leaderless(&row.members, topology, told));
+        }
         let nodes = topology.nodes.iter();
         Self {
             cluster: format!("{:016x}", topology.cluster),
@@ -170,25 +175,30 @@ impl<'a> Status<'a> {
                 writeln!(out, "unreachable")?;
             }
         }
-        let without: Vec<String> = self.leaderless.iter().map(u16::to_string).collect();
-        match without.as_slice() {
-            [] => writeln!(
-                out,
-                "{} partitions, each with a leader",
-                self.partitions.len()
-            )?,
-            without => writeln!(
-                out,
-                "{} partitions, {} without a leader: {}",
-                self.partitions.len(),
-                without.len(),
-                without.join(" ")
-            )?,
+        let all = self.partitions.len();
+        match self.leaderless.len() {
+            0 => writeln!(out, "{all} partitions, each with a leader")?,
+            without => writeln!(out, "{all} partitions, {without} without a leader:")?,
+        }
+        for (why, partitions) in self.reasons() {
+            writeln!(out, "  {}: {why}", partitions.join(" "))?;
         }
         if partitions {
             self.partitions(out)?;
         }
         Ok(())
+    }
+
+    /// Why partitions have no leader, and which.
+    fn reasons(&self) -> BTreeMap<&str, Vec<String>> {
+        let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for row in &self.partitions {
+            if let Some(why) = &row.why {
+                let same = reasons.entry(why).or_default();
+                same.push(row.partition.to_string());
+            }
+        }
+        reasons
     }
 
     fn partitions(&self, out: &mut Out) -> std::io::Result<()> {
@@ -238,6 +248,7 @@ fn partition_row(partition: u16, told: &BTreeMap<NodeId, NodeStatus>) -> Partiti
         return PartitionRow {
             partition,
             leader: 0,
+            why: None,
             term: 0,
             last: 0,
             commit: 0,
@@ -251,6 +262,7 @@ fn partition_row(partition: u16, told: &BTreeMap<NodeId, NodeStatus>) -> Partiti
     PartitionRow {
         partition,
         leader: if leads { *node } else { 0 },
+        why: None,
         term: replica.term,
         last: replica.last,
         commit: replica.commit,
@@ -261,6 +273,39 @@ fn partition_row(partition: u16, told: &BTreeMap<NodeId, NodeStatus>) -> Partiti
             .collect(),
         members: replica.members.iter().map(member_row).collect(),
     }
+}
+
+/// Why a partition with these members has no leader, as far as what the nodes have told goes.
+fn why_leaderless(
+    members: &[MemberRow],
+    topology: &Topology,
+    told: &BTreeMap<NodeId, NodeStatus>,
+) -> String {
+    let voters: Vec<NodeId> = members
+        .iter()
+        .filter(|member| member.votes)
+        .map(|member| member.node)
+        .collect();
+    if voters.is_empty() {
+        return "none of the nodes that hold it answers: start them".to_owned();
+    }
+    let silent: Vec<&str> = topology
+        .nodes
+        .iter()
+        .filter(|node| voters.contains(&node.id) && !told.contains_key(&node.id))
+        .map(|node| node.name.as_str())
+        .collect();
+    if 2 * (voters.len() - silent.len()) > voters.len() {
+        return "most of its nodes answer: an election is under way, or they do not reach each \
+                other; see their messages if it stays so"
+            .to_owned();
+    }
+    format!(
+        "no quorum: {} of the {} nodes that vote for it do not answer ({}); start one of them",
+        silent.len(),
+        voters.len(),
+        silent.join(", ")
+    )
 }
 
 fn member_row(member: &MemberStatus) -> MemberRow {

@@ -204,7 +204,7 @@ fn engine(settings: &Settings, limits: &ShardLimits) -> EngineOptions {
         compression: compression(settings.tree.compression),
         compression_deepest: compression(settings.tree.compression_deepest),
         background_bytes_per_s: settings.tree.background_bytes_per_second,
-        terms_in: Some(KEYSPACE_SYSTEM),
+        own_keyspace: Some(KEYSPACE_SYSTEM),
         ..TreeOptions::default()
     };
     let segment_bytes = settings.log.segment_bytes;

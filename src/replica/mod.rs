@@ -142,6 +142,8 @@ pub struct Replica {
     kept_bytes: usize,
     /// This turn's proposals, numbered, not yet with the `raft` crate.
     batch: Vec<Entry>,
+    /// Bytes of what was proposed since work was taken.
+    proposed_bytes: usize,
     membership: Membership,
     applied: LogId,
     /// The partition's time at the last entry applied.
@@ -260,6 +262,7 @@ impl Replica {
             raft,
             preferred: start.preferred,
             batch: Vec::new(),
+            proposed_bytes: 0,
             membership,
             applied,
             kept_bytes: start.kept_bytes,
@@ -390,12 +393,14 @@ impl Replica {
         self.wake();
         self.sleep.disturb();
         self.time_ms = head.time_ms;
-        self.batch.push(Entry {
+        let entry = Entry {
             term: head.id.term,
             index: head.id.index,
             data: payload.into(),
             ..Entry::default()
-        });
+        };
+        self.proposed_bytes += store::cost(&entry);
+        self.batch.push(entry);
     }
 
     /// Proposes a change of the membership. `None` if it cannot be made now: another one is under
@@ -624,6 +629,7 @@ impl Replica {
             return None;
         }
         let mut ready = self.raft.ready();
+        self.proposed_bytes = 0;
         let mut work = Work {
             number: ready.number(),
             ..Work::default()
@@ -696,6 +702,18 @@ impl Replica {
     pub fn entry(&self, index: u64) -> Option<(LogId, Cow<'_, [u8]>)> {
         let entry = self.raft.store().get(index)?;
         Some((id_of(entry), payload_of(self.partition, entry)))
+    }
+
+    /// The entries that were given out to be logged and are not applied.
+    #[must_use]
+    pub fn waiting(&self) -> RangeInclusive<u64> {
+        self.applied.index + 1..=self.raft.store().last().index
+    }
+
+    /// Memory of the entries that are not applied, those just proposed included, in bytes.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.raft.store().waiting_bytes() + self.proposed_bytes
     }
 
     /// This replica's id.

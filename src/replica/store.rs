@@ -40,6 +40,8 @@ pub(super) struct EntryStore {
     /// All after it, without holes.
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Of them, those of entries that are not applied.
+    waiting_bytes: usize,
     hard: HardState,
     conf: ConfState,
     /// The snapshot to offer: what is applied.
@@ -83,10 +85,13 @@ impl EntryStore {
         {
             if let Some(gone) = self.entries.pop_back() {
                 self.bytes -= cost(&gone);
+                self.waiting_bytes -= cost(&gone);
             }
         }
         debug_assert_eq!(first.index, self.last().index + 1, "no holes");
-        self.bytes += entries.iter().map(cost).sum::<usize>();
+        let bytes = entries.iter().map(cost).sum::<usize>();
+        self.bytes += bytes;
+        self.waiting_bytes += bytes;
         self.entries.extend(entries.iter().cloned());
     }
 
@@ -94,6 +99,7 @@ impl EntryStore {
     pub(super) fn restore(&mut self, id: LogId, conf: ConfState) {
         self.entries.clear();
         self.bytes = 0;
+        self.waiting_bytes = 0;
         self.truncated = id;
         self.applied = id;
         self.conf = conf;
@@ -163,6 +169,9 @@ impl EntryStore {
 
     /// Notes what is applied, and forgets the oldest entries beyond `budget` bytes.
     pub(super) fn applied(&mut self, applied: LogId, budget: usize) {
+        for index in self.applied.index + 1..=applied.index {
+            self.waiting_bytes -= self.get(index).map_or(0, cost);
+        }
         self.applied = applied;
         while self.bytes > budget
             && let Some(first) = self.entries.front()
@@ -183,6 +192,11 @@ impl EntryStore {
         self.entries.get(usize::try_from(at).ok()?)
     }
 
+    /// Bytes of entries that are not applied.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     /// The last entry that is not here any more.
     pub(super) fn truncated(&self) -> LogId {
         self.truncated
@@ -200,7 +214,7 @@ pub(super) fn id_of(entry: &Entry) -> LogId {
     }
 }
 
-fn cost(entry: &Entry) -> usize {
+pub(super) fn cost(entry: &Entry) -> usize {
     entry.data.len() + entry.context.len() + ENTRY_OVERHEAD
 }
 

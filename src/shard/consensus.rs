@@ -1,13 +1,8 @@
-//! A core's replicas at work: what they ask for is logged, sent and applied, in one place.
+//! A core's replicas at work: what they ask for is logged, sent and applied.
 //!
 //! A replica with something to do is put on a list ([`Inner::to_drive`]); at the turn's end each
-//! one's work is taken and carried out. Entries of all partitions go into the same group of the
-//! log; the work waits in one queue, in log order, until that group is durable. Then the replica is
-//! told, its followers' answers go out, and what became committed by it is applied.
-//!
-//! A log that is full takes the rest of a replica's work later, in order; meanwhile a leader refuses
-//! writes, a follower takes no entries, and the replica does nothing more, but that what it has stored is
-//! applied once it is committed: that may be what the log waits for.
+//! one's work is taken and carried out: its entries and votes go to the log ([`super::logging`]), its
+//! messages to the peers, and what became committed is applied.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -17,14 +12,13 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
 use ringbolt_engine::entry::{Effect, LogId, PartitionId};
 use ringbolt_engine::env::{Env, TaskClass};
-use ringbolt_engine::log::{
-    AppendError, HardState, RecordRef, decode_payload, decode_payload_trusted,
-};
+use ringbolt_engine::log::{decode_payload, decode_payload_trusted};
 use ringbolt_wire::peer::{RaftEntries, RaftEntry, RaftMessage};
 use ringbolt_wire::slot::core_of;
 
 use super::counters::add;
 use super::keyspaces::HOME;
+use super::logging::Unlogged;
 use super::mail::{Origin, Scope};
 use super::signal::Signal;
 use super::write::not_leader;
@@ -32,30 +26,8 @@ use super::{Inner, micros};
 use crate::cluster::NodeId;
 use crate::planted::{self, Bug};
 use crate::replica::{
-    Membership, Outgoing, Replica, TICK, Vote, Work, from_payload, node_of, payload_of,
+    Membership, Outgoing, Replica, TICK, Work, from_payload, node_of, payload_of,
 };
-
-/// Work that waits until the log has made it durable.
-pub(super) struct Awaiting {
-    /// The group it is in.
-    group: u64,
-    partition: PartitionId,
-    number: u64,
-    messages: Vec<Outgoing>,
-    committed: Vec<Entry>,
-}
-
-/// Work that the log had no room for.
-pub(super) struct Unlogged {
-    partition: PartitionId,
-    number: u64,
-    vote: Option<Vote>,
-    append: Option<std::ops::RangeInclusive<u64>>,
-    membership: Option<Vec<u8>>,
-    messages: Vec<Outgoing>,
-    /// To be applied once the membership is durable: the entry that changed it, and what follows.
-    committed: Vec<Entry>,
-}
 
 /// Reads that wait for a quorum to say that this replica still leads.
 #[derive(Default)]
@@ -73,12 +45,6 @@ impl<E: Env> Inner<E> {
         if !flag.replace(true) {
             self.driving.borrow_mut().push(partition);
         }
-    }
-
-    /// Whether a replica's work waits for room in the log.
-    pub(super) fn is_blocked(&self, partition: PartitionId) -> bool {
-        let unlogged = self.unlogged.borrow();
-        !unlogged.is_empty() && unlogged.iter().any(|work| work.partition == partition)
     }
 
     pub(super) fn with_replica<R>(
@@ -106,6 +72,7 @@ impl<E: Env> Inner<E> {
                 }
             }
             self.tick_drain();
+            self.carry_forward();
             self.send_pulses();
         }
         self.next_tick.get()
@@ -208,184 +175,13 @@ impl<E: Env> Inner<E> {
         });
     }
 
-    /// Logs a replica's work, behind what it has that could not be logged yet.
-    fn log_in_order(self: &Rc<Self>, work: Unlogged) {
-        let rest = match self.is_blocked(work.partition) {
-            true => Some(work),
-            false => self.log_work(work),
-        };
-        self.unlogged.borrow_mut().extend(rest);
-    }
-
-    /// Logs a replica's work as far as the log has room; gives back the rest.
-    fn log_work(self: &Rc<Self>, mut work: Unlogged) -> Option<Unlogged> {
-        let partition = work.partition;
-        let mut last: Option<RecordRef> = None;
-        let mut replicas = self.replicas.borrow_mut();
-        let replica = replicas.get_mut(usize::from(partition))?.as_mut()?;
-        if let Some(vote) = work.vote.filter(|_| !planted::is(Bug::VoteNotLogged)) {
-            let hard = HardState {
-                replica_id: replica.id(),
-                term: vote.term,
-                vote: vote.vote,
-                commit: vote.commit,
-            };
-            match self.engine.append_hard_state(partition, hard) {
-                Ok(record) => last = Some(record),
-                Err(error) => return self.not_logged(error, work),
-            }
-            work.vote = None;
-        }
-        if let Some(membership) = &work.membership {
-            match self.engine.log().append_membership(partition, membership) {
-                Ok(record) => last = Some(record),
-                Err(error) => return self.not_logged(error, work),
-            }
-            work.membership = None;
-        }
-        if let Some(append) = work.append.take() {
-            for index in append.clone() {
-                let Some((id, payload)) = replica.entry(index) else {
-                    continue;
-                };
-                let time_ms = decode_payload_trusted(partition, id, &payload)
-                    .map_or(0, |(head, _)| head.time_ms);
-                match self.engine.append_payload(partition, id, time_ms, &payload) {
-                    Ok(record) => last = Some(record),
-                    Err(error) => {
-                        work.append = Some(index..=*append.end());
-                        drop(replicas);
-                        self.note_logged(partition, last);
-                        return self.not_logged(error, work);
-                    }
-                }
-            }
-        }
-        drop(replicas);
-        self.note_logged(partition, last);
-        if work.number != 0 || !work.committed.is_empty() {
-            self.await_durable(work);
-        }
-        None
-    }
-
-    fn not_logged(&self, error: AppendError, work: Unlogged) -> Option<Unlogged> {
-        match error {
-            AppendError::Full | AppendError::NoSpace => Some(work),
-            // The log has stopped, or is not what the replica takes it for: nothing more counts.
-            AppendError::TooLarge | AppendError::Gap | AppendError::Failed => {
-                self.stop(&format!("partition {}: {error}", work.partition));
-                None
-            }
-        }
-    }
-
-    /// Stops the shard: its process must end. No work is taken from here on: what comes after
-    /// something that was not logged must never count as durable.
-    pub(super) fn stop(&self, why: &str) {
-        self.halted.set(true);
-        tracing::error!(core = self.config.core, "{why}");
-        self.engine
-            .log()
-            .fail(ringbolt_engine::error::EngineError::Closed);
-    }
-
-    fn note_logged(&self, partition: PartitionId, last: Option<RecordRef>) {
-        if let Some(record) = last {
-            self.logged.borrow_mut()[usize::from(partition)] = record.group;
-        }
-    }
-
-    /// Queues work until the partition's newest record is durable.
-    fn await_durable(self: &Rc<Self>, work: Unlogged) {
-        let group = self.logged.borrow()[usize::from(work.partition)];
-        let work = Awaiting {
-            group,
-            partition: work.partition,
-            number: work.number,
-            messages: work.messages,
-            committed: work.committed,
-        };
-        if group <= self.durable.get() || planted::is(Bug::DurableTooEarly) {
-            return self.became_durable(work);
-        }
-        self.awaiting.borrow_mut().push(work);
-    }
-
-    /// Tries again what the log had no room for.
-    fn log_the_rest(self: &Rc<Self>) {
-        let waiting = self.unlogged.take();
-        for work in waiting {
-            let partition = work.partition;
-            self.log_in_order(work);
-            match self.is_blocked(partition) {
-                // It may be what frees the log.
-                true => self.engine.log().open_reserve(),
-                false => self.to_drive(partition),
-            }
-        }
-    }
-
-    /// Takes in what became durable, and carries out what follows from it.
-    pub(super) fn take_durable(self: &Rc<Self>) {
-        let mut progress = false;
-        while let Some(group) = self.engine.take_durable() {
-            self.durable.set(group.sequence());
-            progress = true;
-        }
-        if progress {
-            let durable = self.durable.get();
-            // In log order, but for a replica's empty work behind an older group of its own.
-            let done: Vec<Awaiting> = self
-                .awaiting
-                .borrow_mut()
-                .extract_if(.., |waiting| waiting.group <= durable)
-                .collect();
-            for work in done {
-                self.became_durable(work);
-            }
-        }
-        self.drive_replicas();
-        self.wake_deferred();
-    }
-
-    fn became_durable(self: &Rc<Self>, work: Awaiting) {
-        let Awaiting {
-            partition,
-            number,
-            messages,
-            committed,
-            ..
-        } = work;
-        if !committed.is_empty() {
-            self.with_replica(partition, Replica::change_saved);
-            self.apply_committed(partition, committed);
-        }
-        if number == 0 {
-            return self.to_drive(partition);
-        }
-        let stored = self.with_replica(partition, |replica| {
-            replica.persisted(number);
-            (replica.stored_index(), replica.is_alone())
-        });
-        if let Some((stored, false)) = stored {
-            let now_us = self.clock.get().us;
-            self.acks.borrow_mut().own_stored(partition, stored, now_us);
-        }
-        for outgoing in messages {
-            self.send_raft(partition, outgoing);
-        }
-        if let Some((stored, _)) = stored
-            && self.leader_acks.get() > 0
-        {
-            self.acknowledge_durable(partition, stored);
-        }
-        self.to_drive(partition);
-    }
-
     /// Applies what is committed, up to a change of the group's members: that one, and what follows it,
     /// once the log remembers what it changed ([`Inner::save_change`]).
-    fn apply_committed(self: &Rc<Self>, partition: PartitionId, mut committed: Vec<Entry>) {
+    pub(super) fn apply_committed(
+        self: &Rc<Self>,
+        partition: PartitionId,
+        mut committed: Vec<Entry>,
+    ) {
         if committed.is_empty() || self.with_replica(partition, |_| ()).is_none() {
             return;
         }
@@ -554,7 +350,7 @@ impl<E: Env> Inner<E> {
 
     /// Sends a message to the core of the peer's node that holds the partition. What cannot be sent
     /// is dropped: raft sends it again, or something newer.
-    fn send_raft(self: &Rc<Self>, partition: PartitionId, outgoing: Outgoing) {
+    pub(super) fn send_raft(self: &Rc<Self>, partition: PartitionId, outgoing: Outgoing) {
         if outgoing.message.msg_type == MessageType::MsgSnapshot {
             return self.send_snapshot(partition, outgoing);
         }

@@ -59,6 +59,8 @@ counters! {
     replicas_asleep,
     /// How often a replica here fell asleep.
     sleeps_total,
+    /// How often entries that stayed uncommitted were logged again, so that the log could go on.
+    carried_forward_total,
     /// Entries read from the log again for followers that were behind.
     old_entries_total,
     /// How often it was handed over because this core was to lead nothing.

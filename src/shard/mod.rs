@@ -31,6 +31,7 @@ pub mod hot;
 mod input;
 mod keyspaces;
 pub mod limits;
+mod logging;
 pub mod mail;
 mod members;
 mod observe;
@@ -77,13 +78,14 @@ use crate::cluster::{ClusterView, NodeId};
 use crate::replica::Replica;
 use crate::resp::Options;
 use catch_up::{Receiving, Sending};
-use consensus::{Awaiting, Rounds, Unlogged};
+use consensus::Rounds;
 use counters::Counters;
 use forward::Forwards;
 use gather::Gathers;
 use hot::Hot;
 use keyspaces::Keyspaces;
 use limits::ShardLimits;
+use logging::{Awaiting, Unlogged};
 use mail::{Origin, Parcel, Scope, SessionKey};
 use old_reads::OldReads;
 use peers::Peers;
@@ -224,6 +226,8 @@ struct Inner<E: Env> {
     durable: Cell<u64>,
     awaiting: RefCell<Vec<Awaiting>>,
     unlogged: RefCell<VecDeque<Unlogged>>,
+    /// What the leader of a partition lets wait for its commit: so much can be carried forward.
+    uncommitted_bytes_max: usize,
     rounds: RefCell<AHashMap<PartitionId, Rounds>>,
     /// Snapshots on their way to followers, those being received, and those to be installed.
     sending: RefCell<Vec<Sending>>,
@@ -289,6 +293,7 @@ impl<E: Env> Shard<E> {
         let partitions = usize::from(config.map.partitions());
         let cores = usize::from(config.map.cores());
         let (began, clock_offset) = (env.now(), env.random());
+        let uncommitted_bytes_max = engine.log().uncommitted_bytes_max();
         let shard = Self(Rc::new(Inner {
             clock: Cell::new(TurnClock::default()),
             account: Account::new(micros(config.limits.slow_threshold) as u32),
@@ -318,6 +323,7 @@ impl<E: Env> Shard<E> {
             durable: Cell::new(0),
             awaiting: RefCell::default(),
             unlogged: RefCell::default(),
+            uncommitted_bytes_max,
             rounds: RefCell::default(),
             sending: RefCell::default(),
             old_reads: RefCell::default(),

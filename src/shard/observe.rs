@@ -31,6 +31,12 @@ pub struct ReplicaState {
 }
 
 impl<E: Env> Shard<E> {
+    /// How often entries that stayed uncommitted were logged again.
+    #[must_use]
+    pub fn carried_forward(&self) -> u64 {
+        self.0.counters.carried_forward_total.get()
+    }
+
     /// Shows what each replica of this core is at. `look` must not call back into the shard.
     pub fn each_replica(&self, mut look: impl FnMut(ReplicaState)) {
         let known = self.0.config.cluster.map();

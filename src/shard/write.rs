@@ -164,7 +164,9 @@ impl<E: Env> Inner<E> {
         let Some(payload) = encode_payload(&head, effects) else {
             return Err(refusal_of(AppendError::TooLarge));
         };
-        if self.is_blocked(partition) {
+        let waiting = replica.waiting_bytes();
+        let is_over = waiting > 0 && waiting + payload.len() > self.uncommitted_bytes_max;
+        if is_over || self.is_blocked(partition) {
             return Err(refusal_of(AppendError::Full));
         }
         let room = self.engine.log().has_room(payload.len());

@@ -213,6 +213,19 @@ impl<E: Env> Engine<E> {
         result
     }
 
+    /// Has a log that has become long let go of what it no longer needs; for a call now and then.
+    /// Answers what it still waits for: see [`Log::waits_for`].
+    #[must_use]
+    pub fn relieve_log(&self) -> Vec<(PartitionId, u64)> {
+        if !self.inner.log.needs_flush() {
+            return Vec::new();
+        }
+        recycle(&Rc::downgrade(&self.inner));
+        let tree = &self.inner.tree;
+        let flushed = |partition| tree.flushed(partition).id;
+        self.inner.log.waits_for(&flushed)
+    }
+
     /// Appends a replica's hard state. A partition's first record should be one.
     ///
     /// # Errors

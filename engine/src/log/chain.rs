@@ -54,7 +54,8 @@ pub(super) struct Need {
     pub(super) last: LogId,
     /// The same, less what was superseded since.
     pub(super) index: u64,
-    /// The newest group that superseded something of it: until that is durable, it did not.
+    /// The newest group that superseded something of it: until that is durable, and a later header
+    /// says so, it did not.
     pub(super) by: u64,
 }
 

@@ -375,7 +375,7 @@ impl<E: Env> Log<E> {
 
     /// Has what an append was missing made ready, unless it is under way.
     #[cold]
-    fn grow(&self, error: AppendError) -> AppendError {
+    pub(super) fn grow(&self, error: AppendError) -> AppendError {
         if matches!(error, AppendError::Full | AppendError::NoSpace) {
             self.wake_driver();
         }

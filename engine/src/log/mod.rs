@@ -12,6 +12,7 @@
 //! The bytes are in [`mod@format`], the order of things in memory in `state`, opening in `recovery`
 //! and `scan`, files in `slots`.
 
+mod carry;
 mod chain;
 pub mod format;
 mod handle;
@@ -29,6 +30,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use carry::Carried;
 pub use format::record::{decode_payload, decode_payload_trusted, encode_payload};
 pub use format::{Effects, HardState, RecordView};
 pub use handle::{DurableGroup, Log, RecordRef};

@@ -9,6 +9,8 @@
 //!    says that it had been durable (`durable_through`), the group was acknowledged: corruption.
 //!    Else it is the torn tail: nobody was told that it was there, and it is cut off, with
 //!    everything after it.
+//!    Damage in a segment before the newest is passed over if nothing of it is needed, as far as later
+//!    segments tell: its file had been given back, and was being written over.
 //! 5. What is there and was not cut off counts from now on. Those writes among it that no later header
 //!    says had been durable are kept as `unproved`: see [`Recovery::renew`].
 //!
@@ -85,6 +87,8 @@ pub(super) struct Scanned<F> {
     pub(super) epoch_newest: u64,
     /// The segment before the first is not there.
     missing: Option<u64>,
+    /// The part in which the walk met damage.
+    damaged: Option<usize>,
     /// The state at the end of the log.
     pub(super) replicas: Replicas,
     /// From which record on entries of a partition with at least this index no longer counted.
@@ -93,6 +97,40 @@ pub(super) struct Scanned<F> {
     pub(super) membership_changes: AHashMap<PartitionId, Vec<u64>>,
     /// The last few writes: hardly more than can be in flight at once.
     pub(super) unproved: VecDeque<Unproved>,
+}
+
+impl<F> Scanned<F> {
+    /// Has the walk begin behind the segment that is damaged, as if that were missing. `false` if none
+    /// follows it.
+    ///
+    /// A segment that was given back because what tables lack of it was superseded looks as if it were
+    /// needed until its file has another header: a crash may have left the groups behind that header,
+    /// and not the header. Whether that is so, [`check_missing`] sees.
+    fn begin_after_damage(&mut self, files: &mut Vec<Found<F>>) -> bool {
+        let Some(at) = self.damaged.take().filter(|at| at + 1 < self.parts.len()) else {
+            return false;
+        };
+        self.missing = self.parts.get(at).map(|part| part.header.epoch);
+        let gone = self.parts.drain(..=at).map(Found::from);
+        files.extend(gone);
+        self.retained = 0;
+        self.replicas = Replicas::default();
+        self.superseded.clear();
+        self.membership_changes.clear();
+        self.unproved.clear();
+        true
+    }
+}
+
+impl<F> From<Part<F>> for Found<F> {
+    /// The file of a segment that is not part of the log any more.
+    fn from(part: Part<F>) -> Self {
+        Self {
+            slot: part.slot,
+            path: part.path,
+            header: None,
+        }
+    }
 }
 
 /// Takes in a write that is intact, after all those before it: it may be the proof of some of them.
@@ -126,6 +164,7 @@ pub(super) async fn scan<E: Env>(
         slot_newest,
         epoch_newest: newest.map_or(0, |header| header.epoch),
         missing: None,
+        damaged: None,
         replicas: Replicas::default(),
         superseded: Vec::new(),
         membership_changes: AHashMap::new(),
@@ -147,8 +186,15 @@ pub(super) async fn scan<E: Env>(
             &mut scanned,
         );
     }
-    walk_parts(env, &mut files, &mut scanned, flushed).await?;
-    check_missing(&scanned, flushed, dir)?;
+    let mut damage = None;
+    while let Err(error) = walk_parts(env, &mut files, &mut scanned, flushed).await {
+        if !matches!(error, EngineError::Corrupt { .. }) || !scanned.begin_after_damage(&mut files)
+        {
+            return Err(damage.unwrap_or(error));
+        }
+        damage.get_or_insert(error);
+    }
+    check_missing(&scanned, flushed, dir).map_err(|error| damage.unwrap_or(error))?;
     let unused = files.iter().filter(|file| file.header.is_none());
     scanned.unused = unused.map(|file| file.slot.clone()).collect();
     scanned.free = files.into_iter().map(|file| file.slot).collect();
@@ -353,6 +399,7 @@ async fn walk_parts<E: Env>(
                 at += 1;
             }
             _ => {
+                scanned.damaged = Some(at);
                 cut(env, files, scanned, at).await?;
                 break;
             }
@@ -428,13 +475,7 @@ async fn cut<E: Env>(
         return Err(EngineError::corrupt(&part.path, part.end.offset, what));
     }
     while scanned.parts.len() > at + 1 {
-        if let Some(part) = scanned.parts.pop_back() {
-            files.push(Found {
-                slot: part.slot,
-                path: part.path,
-                header: None,
-            });
-        }
+        files.extend(scanned.parts.pop_back().map(Found::from));
     }
     Ok(())
 }

@@ -564,8 +564,10 @@ impl<F> State<F> {
                 return;
             };
             let durable = self.durable;
+            // Not before a header on the disk says of what superseded something that it is durable: a
+            // file that is written over while a scan still takes it for needed must not look torn.
             let free = second.sequence <= durable
-                && second.needs.iter().all(|need| need.by <= durable)
+                && second.needs.iter().all(|need| need.by <= self.sealed)
                 && chain::met(&second.needs, flushed);
             if !free && !planted::is(Bug::RecycledTooEarly) {
                 return;

@@ -1,7 +1,8 @@
 //! The newest data of a shard: what is committed and not yet in a table, sorted in memory.
 //!
 //! Cells are written once into an arena of chunks; a B+ tree over them keeps the order (see `tree.rs`), and
-//! an index by hash finds the newest cell of a row without a search (see `index.rs`). Nothing is removed: a
+//! an index by hash finds the newest cell of a row without a search (see `index.rs`), but for the rows of one
+//! keyspace that is hardly ever asked for a single row. Nothing is removed: a
 //! delete is a cell, a range delete goes into a list of its own. Memory is known to the byte, because it is
 //! what decides when to flush.
 //!
@@ -18,8 +19,9 @@ mod tests;
 
 pub use cursor::MemCursor;
 
+use crate::entry::KeyspaceId;
 use crate::range_deletes::RangeDeletes;
-use crate::row::Cell;
+use crate::row::{Cell, ROW_PREFIX_BYTES};
 use arena::Arena;
 use index::{Found, Index};
 use tree::Tree;
@@ -29,6 +31,8 @@ pub struct Memtable {
     arena: Arena,
     tree: Tree,
     index: Index,
+    /// The keyspace whose rows are not in the index, as row keys have it.
+    searched: Option<[u8; 4]>,
     range_deletes: RangeDeletes,
     tombstones: usize,
     content_bytes: u64,
@@ -50,11 +54,36 @@ impl Memtable {
             arena: Arena::default(),
             tree: Tree::new(),
             index: Index::new(),
+            searched: None,
             range_deletes: RangeDeletes::new(),
             tombstones: 0,
             content_bytes: 0,
             changes: 0,
         }
+    }
+
+    /// An empty one that finds the rows of a keyspace by search only.
+    #[must_use]
+    pub fn searching(keyspace: Option<KeyspaceId>) -> Self {
+        Self {
+            searched: keyspace.map(u32::to_be_bytes),
+            ..Self::new()
+        }
+    }
+
+    /// Another one like this, empty.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self {
+            searched: self.searched,
+            ..Self::new()
+        }
+    }
+
+    #[inline]
+    fn is_indexed(&self, row_key: &[u8]) -> bool {
+        self.searched
+            .is_none_or(|searched| row_key.get(2..ROW_PREFIX_BYTES) != Some(&searched[..]))
     }
 
     /// Adds a cell. One with the same row key and version takes the place of the older one.
@@ -67,8 +96,10 @@ impl Memtable {
             }
         };
         let stored = self.tree.insert(&mut self.arena, row_key, &cell);
-        self.index
-            .insert(&self.arena, row_key, cell.version(), stored);
+        if self.is_indexed(row_key) {
+            self.index
+                .insert(&self.arena, row_key, cell.version(), stored);
+        }
         self.content_bytes += (row_key.len() + value_len) as u64;
         self.changes += 1;
     }
@@ -83,7 +114,11 @@ impl Memtable {
     #[inline]
     #[must_use]
     pub fn get(&self, row_key: &[u8], at_version: u64) -> Option<Cell<'_>> {
-        match self.index.newest(&self.arena, row_key) {
+        let found = match self.is_indexed(row_key) {
+            true => self.index.newest(&self.arena, row_key),
+            false => Found::Unknown,
+        };
+        match found {
             Found::Newest(found) => {
                 let (_, cell) = self.arena.cell(found);
                 if cell.version() <= at_version {

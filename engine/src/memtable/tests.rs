@@ -29,7 +29,9 @@ fn random_key(rng: &mut StdRng, shape: u8) -> Vec<u8> {
 }
 
 fn filled(rng: &mut StdRng, count: usize, shape: u8) -> (Memtable, Model) {
-    let mut table = Memtable::new();
+    // What all keys of shape 1 have where a keyspace stands, and the longer ones of shape 0.
+    let searched = [None, Some(0x3030_3037), Some(0x6161_6161)][rng.random_range(0..3)];
+    let mut table = Memtable::searching(searched);
     let mut model = Model::new();
     for _ in 0..count {
         let key = random_key(rng, shape);

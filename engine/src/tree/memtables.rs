@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::entry::PartitionId;
+use crate::entry::{KeyspaceId, PartitionId};
 use crate::memtable::Memtable;
 use crate::range_deletes::RangeDeletes;
 use crate::row::partition_of;
@@ -48,7 +48,6 @@ impl Immutable {
 }
 
 /// All memtables of a tree.
-#[derive(Default)]
 pub(crate) struct Memtables {
     /// The one that grows.
     pub active: SharedMemtable,
@@ -57,6 +56,14 @@ pub(crate) struct Memtables {
 }
 
 impl Memtables {
+    /// An empty one, which keeps the rows of `own_keyspace` out of its index.
+    pub(crate) fn new(own_keyspace: Option<KeyspaceId>) -> Self {
+        Self {
+            active: SharedMemtable::new(RefCell::new(Memtable::searching(own_keyspace))),
+            immutable: Vec::new(),
+        }
+    }
+
     /// Those that show a row, newest first.
     #[inline]
     pub(crate) fn showing(&self, row_key: &[u8]) -> impl Iterator<Item = &SharedMemtable> {
@@ -92,7 +99,8 @@ impl Memtables {
 
     /// Closes the growing one and begins another.
     pub(crate) fn rotate(&mut self, applied: Positions) {
-        let table = std::mem::take(&mut self.active);
+        let next = SharedMemtable::new(RefCell::new(self.active.borrow().anew()));
+        let table = std::mem::replace(&mut self.active, next);
         let bytes = table.borrow().memory_bytes() as u64;
         let immutable = Immutable {
             table,

@@ -178,7 +178,7 @@ impl<E: Env> Tree<E> {
                 apply_effect(&mut memtable, &mut scratch, head, &effect);
             }
             let begins = before.is_none_or(|before| before.id.term < head.id.term);
-            if begins && let Some(keyspace) = inner.options.terms_in {
+            if begins && let Some(keyspace) = inner.options.own_keyspace {
                 let note = Effect::Put {
                     keyspace,
                     key: &terms::key_of(head.id.term),

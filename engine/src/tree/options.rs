@@ -50,9 +50,10 @@ pub struct TreeOptions {
     pub manifest_bytes: u64,
     /// Rows of one chunk of an export, at most 1 MiB: see [`TreeOptions::chunk_bytes`].
     pub chunk_bytes: usize,
-    /// The keyspace in which the first entry of each term is noted: see [`crate::terms`]. `None`
-    /// notes none.
-    pub terms_in: Option<KeyspaceId>,
+    /// The keyspace of the server's own rows, if it has any. The first entry of each term is noted in
+    /// it ([`crate::terms`]); and as its rows are scanned and hardly ever looked up, a memtable keeps
+    /// them out of its index by hash.
+    pub own_keyspace: Option<KeyspaceId>,
 }
 
 impl Default for TreeOptions {
@@ -77,7 +78,7 @@ impl Default for TreeOptions {
             ballast_bytes: 16 << 20,
             manifest_bytes: 1 << 20,
             chunk_bytes: 256 << 10,
-            terms_in: None,
+            own_keyspace: None,
         }
     }
 }

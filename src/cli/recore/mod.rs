@@ -182,7 +182,7 @@ fn options(settings: &Settings, cores: u16) -> EngineOptions {
         ..EngineOptions::default()
     };
     options.tree.memory_bytes = settings.memory / u64::from(cores.max(1)) / 2;
-    options.tree.terms_in = Some(KEYSPACE_SYSTEM);
+    options.tree.own_keyspace = Some(KEYSPACE_SYSTEM);
     options.log.segment_bytes = settings.log.segment_bytes;
     // It is filled for the server's first start, which can do that itself.
     options.log.first_fill_bytes = 1 << 20;

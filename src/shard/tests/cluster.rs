@@ -279,7 +279,7 @@ fn increments_at_every_node_add_up() {
 }
 
 /// What a replica has applied of a key's partition.
-fn applied(network: &Network, node: u32, key: &[u8]) -> u64 {
+pub(super) fn applied(network: &Network, node: u32, key: &[u8]) -> u64 {
     let partition = partition_of(key, PARTITIONS);
     let applied = network.node(node).shards.iter().find_map(|shard| {
         shard
@@ -537,12 +537,12 @@ fn a_token_of_a_discarded_entry_is_lost_everywhere() {
         let others: Vec<u32> = (1..=3).filter(|&node| node != old).collect();
         let rig = network.node(old);
         let conn = rig.connect(0, None).await;
-        let stands = written_token(&rig, conn, Ack::Quorum).await;
+        let stands = written_token(&rig, conn, b"k", Ack::Quorum).await;
         for &node in &others {
             network.sever(old, node);
         }
         // Durable on a leader that nobody hears any more.
-        let discarded = written_token(&rig, conn, Ack::Leader).await;
+        let discarded = written_token(&rig, conn, b"k", Ack::Leader).await;
         assert_eq!(discarded.index, stands.index + 1);
         led(&network, &others).await;
         let new = network.node(leader_of(&network, b"k"));
@@ -581,8 +581,8 @@ fn a_token_of_a_discarded_entry_is_lost_everywhere() {
     });
 }
 
-/// The token of a write of `k`.
-async fn written_token(rig: &Rig, conn: u64, ack: Ack) -> Token {
+/// The token of a write.
+pub(super) async fn written_token(rig: &Rig, conn: u64, key: &[u8], ack: Ack) -> Token {
     let request = Request::Write {
         keyspace: 0,
         options: WriteOptions {
@@ -590,7 +590,7 @@ async fn written_token(rig: &Rig, conn: u64, ack: Ack) -> Token {
             ..WriteOptions::default()
         },
         op: WriteOp::Put {
-            key: b"k",
+            key,
             value: b"v",
             ttl: Ttl::Never,
             condition: Condition::None,

@@ -1,5 +1,6 @@
 //! The request path over the simulated environment.
 
+mod carry;
 mod cluster;
 mod network;
 mod peers;

@@ -72,7 +72,7 @@ where
     with_placement(seed, cores, limits(), Placement::Together, test);
 }
 
-fn with_placement<F>(
+pub(super) fn with_placement<F>(
     seed: u64,
     cores: &[u16],
     limits: ShardLimits,

@@ -99,7 +99,7 @@ fn options() -> EngineOptions {
         tree: TreeOptions {
             memory_bytes: 8 << 20,
             memtable_bytes: 64 << 10,
-            terms_in: Some(KEYSPACE_SYSTEM),
+            own_keyspace: Some(KEYSPACE_SYSTEM),
             ..TreeOptions::tiny()
         },
         commits_alone: crate::replica::commits_alone,
@@ -140,6 +140,8 @@ pub(super) enum Placement {
     Apart,
     /// Every node holds every partition.
     Together,
+    /// Every node holds the even ones, and takes itself for the only one that holds the odd ones.
+    Mixed,
 }
 
 /// What node `here` knows of a cluster whose nodes, from 1, have so many cores.
@@ -162,7 +164,10 @@ pub(super) fn view(here: NodeId, boot: u64, cores: &[u16], placement: Placement)
     let placement = (0..u32::from(PARTITIONS))
         .map(|partition| match placement {
             Placement::Apart => vec![here],
-            Placement::Together => (0..count).map(|i| (partition + i) % count + 1).collect(),
+            Placement::Mixed if partition % 2 == 1 => vec![here],
+            Placement::Together | Placement::Mixed => {
+                (0..count).map(|i| (partition + i) % count + 1).collect()
+            }
         })
         .collect();
     ClusterView::new(identity, nodes.collect(), placement)

@@ -356,6 +356,8 @@ fn a_full_log_has_a_reserve_for_what_frees_it() {
         append(&log, 2, 3).unwrap();
         settle(&log, &env, &mut acked, (2, 3)).await.unwrap();
         tables.flush(2, 3);
+        // Until the log is sealed.
+        env.sleep(Duration::from_millis(10)).await;
         log.recycle(&tables.flushed());
         assert_eq!(log.has_room(10), Ok(()));
         assert!(!log.spares_for_others(1, of(1)));

@@ -1,6 +1,7 @@
 //! The log on a simulated disk.
 
 mod basics;
+mod carry;
 mod crash;
 mod damage;
 mod limits;

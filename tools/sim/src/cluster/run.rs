@@ -274,7 +274,7 @@ fn draw_engine(rng: &mut Rng) -> EngineOptions {
         tree: TreeOptions {
             memory_bytes: 1 << 20,
             memtable_bytes: [20 << 10, 90 << 10][rng.index(2)],
-            terms_in: Some(KEYSPACE_SYSTEM),
+            own_keyspace: Some(KEYSPACE_SYSTEM),
             ..TreeOptions::tiny()
         },
         commits_alone: ringbolt::replica::commits_alone,
@@ -532,6 +532,9 @@ fn tally(world: &World) -> Tally {
         tally.add("turns interrupted", node.stalls);
         tally.add("replicas put to sleep", node.sleeps);
         tally.add("replicas woken", node.wakes);
+        let shards = (0..node.cores()).filter_map(|core| node.shard(core));
+        let carried = shards.map(|shard| shard.carried_forward()).sum();
+        tally.add("entries carried forward by the last process", carried);
         tally.add("processes started", node.life);
         tally.add("folders set aside", node.folder.set_aside);
     }
