@@ -11,7 +11,8 @@
 //! The table is in parts, chosen by the hash's highest bits, each of which grows by itself: so no insertion
 //! moves more than a part's slots. A part is searched from the slot that the tag's lowest bits name, on to the
 //! first that is free, but not over more than [`PROBES_MAX`]: keys that were chosen to meet are found by the
-//! tree, as is any row that is not found in a part that had to leave one out.
+//! tree, as is any row that is not found in a part that had to leave one out. A memtable of a few rows has no
+//! index: it would be larger than they are.
 
 use ahash::RandomState;
 
@@ -49,7 +50,7 @@ struct Part {
 /// The index of one memtable.
 pub(super) struct Index {
     hasher: RandomState,
-    /// None before the first insertion.
+    /// None before it is begun.
     parts: Box<[Part]>,
     slots: usize,
 }
@@ -64,6 +65,16 @@ impl Index {
         }
     }
 
+    /// Begins it: every row of the memtable is to be inserted from now on, after those there are.
+    pub fn begin(&mut self) {
+        self.parts = (0..1 << PARTS_BITS).map(|_| Part::default()).collect();
+    }
+
+    #[inline]
+    pub fn has_begun(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.parts.len() * size_of::<Part>() + self.slots * size_of::<u64>()
     }
@@ -73,7 +84,7 @@ impl Index {
     pub fn newest(&self, arena: &Arena, row_key: &[u8]) -> Found {
         let hash = self.hasher.hash_one(row_key);
         let Some(part) = self.parts.get(part_of(hash)) else {
-            return Found::Absent;
+            return Found::Unknown;
         };
         match part.find(arena, row_key, tag_of(hash)) {
             Ok(slot) => Found::Newest(cell_in(part.slots[slot])),
@@ -84,9 +95,6 @@ impl Index {
 
     /// A cell was added: it is its row's newest unless there is one of a higher version.
     pub fn insert(&mut self, arena: &Arena, row_key: &[u8], version: u64, cell: CellRef) {
-        if self.parts.is_empty() {
-            self.parts = (0..1 << PARTS_BITS).map(|_| Part::default()).collect();
-        }
         let hash = self.hasher.hash_one(row_key);
         let part = &mut self.parts[part_of(hash)];
         let before = part.slots.len();

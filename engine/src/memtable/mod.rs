@@ -26,6 +26,9 @@ use arena::Arena;
 use index::{Found, Index};
 use tree::Tree;
 
+/// Cells from which on a memtable has an index.
+const INDEXED_FROM: usize = 128;
+
 /// A sorted, growing set of cells and range deletes. Lives on one core.
 pub struct Memtable {
     arena: Arena,
@@ -96,12 +99,30 @@ impl Memtable {
             }
         };
         let stored = self.tree.insert(&mut self.arena, row_key, &cell);
-        if self.is_indexed(row_key) {
-            self.index
-                .insert(&self.arena, row_key, cell.version(), stored);
+        if self.index.has_begun() {
+            if self.is_indexed(row_key) {
+                self.index
+                    .insert(&self.arena, row_key, cell.version(), stored);
+            }
+        } else if self.tree.len() >= INDEXED_FROM {
+            self.begin_index();
         }
         self.content_bytes += (row_key.len() + value_len) as u64;
         self.changes += 1;
+    }
+
+    #[cold]
+    fn begin_index(&mut self) {
+        self.index.begin();
+        let mut at = self.tree.settle(self.tree.start());
+        while let Some((mut place, cell)) = at {
+            let (row_key, version) = self.arena.key(cell);
+            if self.is_indexed(row_key) {
+                self.index.insert(&self.arena, row_key, version, cell);
+            }
+            place.slot += 1;
+            at = self.tree.settle(place);
+        }
     }
 
     /// Deletes every row of `from..to` older than `version`. An empty range does nothing.

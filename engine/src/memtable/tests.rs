@@ -79,7 +79,7 @@ fn agrees_with_a_btreemap() {
     println!("seed {seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     for shape in 0..3 {
-        for count in [0, 1, 63, 64, 65, 500, 20_000] {
+        for count in [0, 1, 63, 64, 65, 127, 128, 129, 500, 20_000] {
             let (table, model) = filled(&mut rng, count, shape);
             assert_eq!(table.len(), model.len());
             let mut cursor = table.cursor();
