@@ -21,17 +21,22 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
+use raft::eraftpb::{Entry, Message, MessageType};
 use raft::prelude::HardState;
-use raft::{Config, RawNode, SnapshotStatus, StateRole};
-use ringbolt_engine::entry::{Effect, EntryHead, LogId, PartitionId};
-use ringbolt_engine::log::{RecoveredReplica, decode_payload_trusted, encode_payload};
+use raft::{Config, RawNode, StateRole};
+use ringbolt_engine::entry::{EntryHead, LogId, PartitionId};
+use ringbolt_engine::log::RecoveredReplica;
 use ringbolt_engine::terms::Terms;
 
 use crate::planted::{self, Bug};
 
+mod behind;
+mod changes;
+mod clocks;
+mod leadership;
 mod lease;
 mod membership;
+mod payload;
 mod sleep;
 mod store;
 #[cfg(test)]
@@ -43,6 +48,7 @@ pub use membership::{
     Change, Membership, NodeId, Step, commits_alone, membership_index, next_change, node_of,
     replica_id,
 };
+pub use payload::{from_payload, payload_of, snapshot_of};
 use sleep::Sleep;
 use store::{EntryStore, id_of};
 
@@ -60,13 +66,6 @@ const ELECTION_TICKS_MAX: usize = 12;
 pub const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// Messages with entries that a follower may not have answered.
 const MESSAGES_IN_FLIGHT_MAX: usize = 256;
-/// Entries that a member may lack and still count as caught up.
-const NEARLY: u64 = 64;
-/// How long a leader that is not the preferred one waits before it hands over.
-const HANDOVER_TICKS: u32 = 100;
-
-/// The payload of an entry that only opens a term: no time, no effects.
-const EMPTY_PAYLOAD: [u8; 9] = [0; 9];
 
 /// What a replica must never forget, as in Raft, beside its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -288,13 +287,6 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Stands for election at once: right for a group's only voter.
-    pub fn campaign(&mut self) {
-        // It cannot be refused: a voter may always stand.
-        let _stands = self.raft.campaign();
-        self.set_timeout();
-    }
-
     /// [`TICK`] has passed. Whether there may be work now.
     pub fn tick(&mut self) -> bool {
         if self.is_asleep() {
@@ -403,25 +395,6 @@ impl Replica {
         self.batch.push(entry);
     }
 
-    /// Proposes a change of the membership. `None` if it cannot be made now: another one is under
-    /// way.
-    pub fn propose_change(&mut self, change: &Change, now_ms: u64) -> Option<LogId> {
-        self.flush_batch();
-        if !self.serves() || self.raft.raft.has_pending_conf() {
-            return None;
-        }
-        self.wake();
-        self.sleep.disturb();
-        let head = self.next_head(0, 0, now_ms);
-        let bytes = change.encode();
-        let payload = encode_payload(&head, &[Effect::Membership { change: &bytes }])?;
-        self.raft
-            .propose_conf_change(payload, change.to_raft())
-            .ok()?;
-        self.time_ms = head.time_ms;
-        Some(head.id)
-    }
-
     /// Asks a quorum whether this replica still leads; the round's number comes back in
     /// [`Work::reads`]. Only while [`Replica::serves`].
     pub fn read_round(&mut self) -> u64 {
@@ -431,14 +404,6 @@ impl Replica {
         self.rounds += 1;
         self.raft.read_index(self.rounds.to_le_bytes().to_vec());
         self.rounds
-    }
-
-    /// Hands leadership over to `to`, which must be a voter. From now on this term has no lease.
-    pub fn transfer(&mut self, to: u64) {
-        self.flush_batch();
-        self.wake();
-        self.spoil_lease();
-        self.raft.transfer_leader(to);
     }
 
     /// The work numbered `number`, and all before it, is durable.
@@ -485,141 +450,6 @@ impl Replica {
         };
         self.raft.mut_store().applied(self.applied, kept);
         self.note_freshness();
-    }
-
-    /// The next entry to be applied changes the membership. Returns what the log must remember before the
-    /// entry is applied; [`Replica::change_saved`] follows, and no work is taken until then.
-    ///
-    /// Where a member is added, the entries in memory are forgotten, on every replica: so whoever leads
-    /// can begin a new member by a snapshot only, which says who the members are.
-    ///
-    /// # Errors
-    /// If the change cannot be understood: the replica must stop.
-    pub fn change_members(&mut self, id: LogId, change: &[u8]) -> Result<Vec<u8>, ReplicaError> {
-        let fail = |what: String| ReplicaError {
-            partition: self.partition,
-            what,
-        };
-        let change = Change::decode(change)
-            .ok_or_else(|| fail("a change of the membership is of another version".to_owned()))?;
-        let adds = |step: &Step| matches!(step, Step::AddLearner(_));
-        self.forgets |= change.steps.iter().any(adds);
-        let conf = self
-            .raft
-            .apply_conf_change(&change.to_raft())
-            .map_err(|error| fail(format!("a change of the membership: {error}")))?;
-        self.raft.mut_store().set_conf(conf.clone());
-        self.membership = Membership {
-            index: id.index,
-            conf,
-        };
-        self.saving = true;
-        Ok(self.membership.encode())
-    }
-
-    /// The log remembers the last change of the membership, durably.
-    pub fn change_saved(&mut self) {
-        self.saving = false;
-    }
-
-    /// The change that brings the members nearer to `wanted`, if there is one and this replica can
-    /// propose it now: see [`next_change`].
-    #[must_use]
-    pub fn next_change(&self, wanted: &[u64]) -> Option<Change> {
-        if !self.serves() || self.raft.raft.has_pending_conf() {
-            return None;
-        }
-        next_change(&self.membership.conf, wanted, |id| self.is_caught_up(id))
-    }
-
-    /// Whether a member has stored nearly all that is committed.
-    fn is_caught_up(&self, id: u64) -> bool {
-        let raft = &self.raft.raft;
-        raft.prs().get(id).is_some_and(|progress| {
-            progress.recent_active
-                && progress.matched > 0
-                && progress.matched + NEARLY >= raft.raft_log.committed
-        })
-    }
-
-    /// The replica that should lead if it can, as of now. Another leader hands over to it at its next
-    /// tick.
-    pub fn set_preferred(&mut self, preferred: Option<u64>) {
-        if self.preferred != preferred {
-            self.preferred = preferred;
-            self.handover_ticks = HANDOVER_TICKS;
-            if preferred != Some(self.id()) && self.leads() {
-                self.wake();
-            }
-        }
-    }
-
-    /// Hands leadership, if it has any, to a voter that is there, has nearly everything, and is on a
-    /// node that may lead. Whether it did.
-    pub fn give_away(&mut self, may_lead: impl Fn(NodeId) -> bool) -> bool {
-        if !self.serves() {
-            return false;
-        }
-        let me = self.id();
-        let voters = self.membership.conf.voters.iter().copied();
-        let able = voters.filter(|&id| id != me && self.is_caught_up(id) && may_lead(node_of(id)));
-        let mut able: Vec<u64> = able.collect();
-        able.sort_unstable();
-        // Not the leaderships of all partitions to the same node.
-        let count = able.len().max(1);
-        let to = able.get(usize::from(self.partition) % count).copied();
-        if let Some(to) = to {
-            self.transfer(to);
-        }
-        to.is_some()
-    }
-
-    /// A message to `peer` could not be sent.
-    pub fn unreachable(&mut self, peer: u64) {
-        self.flush_batch();
-        self.raft.report_unreachable(peer);
-    }
-
-    /// A snapshot for `peer` has arrived there, or has not.
-    pub fn snapshot_sent(&mut self, peer: u64, arrived: bool) {
-        self.flush_batch();
-        let status = if arrived {
-            SnapshotStatus::Finish
-        } else {
-            SnapshotStatus::Failure
-        };
-        self.raft.report_snapshot(peer, status);
-    }
-
-    /// What is to be read from the log for followers that are far behind. Each is answered by
-    /// [`Replica::old_read`] or [`Replica::log_begins`].
-    pub fn take_old_reads(&mut self) -> Vec<OldRead> {
-        self.raft.store().take_wanted()
-    }
-
-    /// Entries of the log that were asked for, the first of them at least.
-    pub fn old_read(&mut self, read: OldRead, entries: Vec<(LogId, Vec<u8>)>) {
-        if read.replica != self.id() {
-            return;
-        }
-        self.flush_batch();
-        let partition = self.partition;
-        let entries = entries
-            .into_iter()
-            .map(|(id, payload)| from_payload(partition, id, payload));
-        self.raft.mut_store().set_old(entries.collect());
-        self.raft.on_entries_fetched(read.context);
-        self.raft.mut_store().set_old(Vec::new());
-    }
-
-    /// The log has nothing before `first`, or cannot be read there: who needs it gets a snapshot.
-    pub fn log_begins(&mut self, read: OldRead, first: u64) {
-        if read.replica != self.id() {
-            return;
-        }
-        self.flush_batch();
-        self.raft.mut_store().log_begins(first.max(read.after + 2));
-        self.raft.on_entries_fetched(read.context);
     }
 
     /// What has to be done now, if anything. `now` is this node's monotonic clock.
@@ -728,46 +558,6 @@ impl Replica {
         self.raft.raft.term
     }
 
-    /// The replica that leads, as far as it knows; 0 for none.
-    #[must_use]
-    pub fn leader(&self) -> u64 {
-        self.raft.raft.leader_id
-    }
-
-    /// Whether it leads.
-    #[must_use]
-    pub fn leads(&self) -> bool {
-        self.raft.raft.state == StateRole::Leader
-    }
-
-    /// Whether it may decide writes: it leads, has applied an entry of its own term, and is not
-    /// handing over.
-    #[must_use]
-    pub fn serves(&self) -> bool {
-        let raft = &self.raft.raft;
-        raft.state == StateRole::Leader
-            && raft.lead_transferee.is_none()
-            && self.opening.is_some_and(|opening| {
-                opening.term == raft.term
-                    && (self.applied.index >= opening.index || planted::is(Bug::ServesTooEarly))
-            })
-    }
-
-    /// Whether a read that was made before `now` saw the newest committed state: no other replica
-    /// can have led until then.
-    #[must_use]
-    pub fn has_lease(&self, now: Duration) -> bool {
-        self.sleep.note_use();
-        self.holds_lease(now)
-            || self.is_asleep() && self.leads() && planted::is(Bug::SleeperKeepsLease)
-    }
-
-    fn holds_lease(&self, now: Duration) -> bool {
-        self.serves()
-            && (self.is_alone()
-                || self.spoiled_term != self.raft.raft.term && now < self.lease.until())
-    }
-
     /// Whether a snapshot is being installed.
     #[must_use]
     pub fn is_installing(&self) -> bool {
@@ -784,19 +574,6 @@ impl Replica {
     #[must_use]
     pub fn is_alone(&self) -> bool {
         self.membership.is_alone(self.id())
-    }
-
-    /// How old what it has applied may be, at most, against the newest committed state.
-    #[must_use]
-    pub fn age(&self, now: Duration) -> Duration {
-        self.sleep.note_use();
-        if self.holds_lease(now) {
-            return Duration::ZERO;
-        }
-        if self.fresh_as_of.is_zero() {
-            return Duration::MAX;
-        }
-        now.saturating_sub(self.fresh_as_of)
     }
 
     /// The last entry the tree has applied: what a read sees.
@@ -861,12 +638,6 @@ impl Replica {
         &self.membership
     }
 
-    /// How often it has seen another leader elected, since it was started.
-    #[must_use]
-    pub fn elections(&self) -> u64 {
-        self.elections
-    }
-
     /// The partition's time as reads see it, in milliseconds since the Unix epoch: that of the
     /// last entry applied.
     #[must_use]
@@ -909,174 +680,5 @@ impl Replica {
     /// be applied: it must not stand for election now, for which it would look at them.
     fn is_restoring(&self) -> bool {
         self.raft.raft.raft_log.applied < self.raft.store().truncated().index
-    }
-
-    fn role_changed(&mut self) {
-        let raft = &self.raft.raft;
-        if raft.leader_id != 0 && raft.leader_id != self.leader {
-            self.elections += 1;
-        }
-        self.leader = raft.leader_id;
-        self.handover_ticks = 0;
-        let leads = raft.state == StateRole::Leader;
-        if leads && self.opening.is_none_or(|opening| opening.term != raft.term) {
-            self.opening = Some(LogId {
-                term: raft.term,
-                index: raft.raft_log.last_index(),
-            });
-            self.lease.drop_all();
-        }
-        if !leads {
-            self.opening = None;
-            self.lease.drop_all();
-        }
-    }
-
-    fn spoil_lease(&mut self) {
-        self.spoiled_term = self.raft.raft.term;
-        self.lease.drop_all();
-    }
-
-    /// Hands over to the preferred leader once it is there and has everything.
-    fn hand_over_if_due(&mut self) {
-        let Some(preferred) = self.preferred else {
-            return;
-        };
-        if !self.serves() || preferred == self.id() {
-            return;
-        }
-        self.handover_ticks += 1;
-        let is_voter = self.membership.conf.voters.contains(&preferred);
-        if self.handover_ticks >= HANDOVER_TICKS && is_voter && self.is_caught_up(preferred) {
-            self.handover_ticks = 0;
-            self.transfer(preferred);
-        }
-    }
-
-    /// Gives every voter a time of its own to stand for election, so that no two of them split the
-    /// votes: the preferred leader first, the others in an order that changes with partition and term,
-    /// apart by more ticks than clocks of the same pace can differ.
-    fn set_timeout(&mut self) {
-        let voters = &self.membership.conf.voters;
-        // By id: after a change of the members the lists of two of them may be in another order.
-        let place = voters.iter().filter(|&&id| id < self.id()).count();
-        let ticks = match voters.contains(&self.id()).then_some(place) {
-            _ if self.preferred == Some(self.id()) => ELECTION_TICKS_MIN,
-            Some(place) => {
-                let mixed = (self.term() ^ u64::from(self.partition) << 48)
-                    .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let place = place.wrapping_add((mixed >> 32) as usize) % voters.len();
-                let apart = (ELECTION_TICKS_MAX - ELECTION_TICKS_MIN - 1)
-                    .checked_div(voters.len() - 1)
-                    .map_or(1, |apart| apart.max(1));
-                (ELECTION_TICKS_MIN + 1 + place * apart).min(ELECTION_TICKS_MAX - 1)
-            }
-            None => ELECTION_TICKS_MAX - 1,
-        };
-        self.raft.raft.set_randomized_election_timeout(ticks);
-    }
-
-    fn heard(&mut self, from: u64, stamp: Duration) {
-        match self.stamps.iter_mut().find(|(id, _)| *id == from) {
-            // The last one, not the highest: a peer's clock may have begun anew.
-            Some((_, last)) => *last = stamp,
-            None => self.stamps.push((from, stamp)),
-        }
-    }
-
-    fn note_freshness(&mut self) {
-        if let Some((index, as_of)) = self.fresh_then
-            && self.applied.index >= index
-        {
-            self.fresh_as_of = self.fresh_as_of.max(as_of);
-            self.fresh_then = None;
-        }
-    }
-
-    fn stamped(&self, messages: Vec<Message>, now: Duration) -> Vec<Outgoing> {
-        let heard = |peer| {
-            let known = self.stamps.iter().find(|(id, _)| *id == peer);
-            known.map_or(Duration::ZERO, |(_, stamp)| *stamp)
-        };
-        messages
-            .into_iter()
-            .map(|mut message| {
-                let echo = match message.msg_type {
-                    MessageType::MsgHeartbeat => {
-                        // Free in a heartbeat: what the leader knows to be committed.
-                        message.index = self.commit();
-                        if self.holds_lease(now) {
-                            heard(message.to)
-                        } else {
-                            Duration::ZERO
-                        }
-                    }
-                    MessageType::MsgHeartbeatResponse => heard(message.to),
-                    _ => Duration::ZERO,
-                };
-                Outgoing {
-                    message,
-                    stamp: now,
-                    echo,
-                }
-            })
-            .collect()
-    }
-}
-
-/// A snapshot as the `raft` crate wants it.
-#[must_use]
-pub fn snapshot_of(id: LogId, membership: &Membership) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    let metadata = snapshot.mut_metadata();
-    metadata.index = id.index;
-    metadata.term = id.term;
-    metadata.set_conf_state(membership.conf.clone());
-    snapshot
-}
-
-/// An entry as the `raft` crate wants it, from its payload.
-#[must_use]
-pub fn from_payload(partition: PartitionId, id: LogId, payload: Vec<u8>) -> Entry {
-    let mut entry = Entry {
-        term: id.term,
-        index: id.index,
-        ..Entry::default()
-    };
-    if payload == EMPTY_PAYLOAD {
-        return entry;
-    }
-    let changes =
-        decode_payload_trusted(partition, id, &payload).is_some_and(|(_, mut effects)| {
-            effects.any(|effect| matches!(effect, Effect::Membership { .. }))
-        });
-    if changes {
-        // The crate reads a change's own bytes only from the proposer.
-        entry.set_entry_type(EntryType::EntryConfChangeV2);
-        entry.context = payload.into();
-    } else {
-        entry.data = payload.into();
-    }
-    entry
-}
-
-/// The payload of an entry: what is logged, sent and applied.
-#[must_use]
-pub fn payload_of(partition: PartitionId, entry: &Entry) -> Cow<'_, [u8]> {
-    match entry.get_entry_type() {
-        EntryType::EntryNormal if entry.data.is_empty() => Cow::Borrowed(&EMPTY_PAYLOAD),
-        EntryType::EntryNormal => Cow::Borrowed(&entry.data),
-        _ if !entry.context.is_empty() => Cow::Borrowed(&entry.context),
-        // The crate's own proposal to leave the joint state.
-        _ => {
-            let head = EntryHead {
-                partition,
-                id: id_of(entry),
-                ..EntryHead::default()
-            };
-            let change = Change::default().encode();
-            let leave = encode_payload(&head, &[Effect::Membership { change: &change }]);
-            Cow::Owned(leave.unwrap_or_default())
-        }
     }
 }

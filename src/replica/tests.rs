@@ -1,6 +1,10 @@
-use super::*;
-
 use std::collections::{BTreeMap, VecDeque};
+
+use ringbolt_engine::entry::Effect;
+use ringbolt_engine::log::{decode_payload_trusted, encode_payload};
+
+use super::leadership::HANDOVER_TICKS;
+use super::*;
 
 mod sleep;
 

@@ -16,9 +16,9 @@ use ringbolt_wire::message::{Ack, ErrorCode, Token};
 use super::counters::add;
 use super::mail::Origin;
 use super::pending::{Outcome, Pending};
+use super::refuse::not_leader;
 use super::reply::token;
 use super::trace::{Note, Wait};
-use super::write::not_leader;
 use super::{Held, Inner, Spreading};
 use crate::replica::node_of;
 

@@ -1,14 +1,5 @@
-//! Reads: from memory at once, from the disk in a task, after waiting where the read level asks.
-//!
-//! A leader's followers may have applied an entry before it has: it is committed once a majority has
-//! stored it, and applied here only once this log has stored it, too. So a read of the leader first
-//! waits until what was committed when it came is applied. Then what it reads is the newest committed
-//! state, if this replica still led when it read: a `Linearizable` read is answered after the value was read
-//! and the lease was found to hold then, or a quorum has said so since. A `Strict` read always asks
-//! the quorum. `Session` and `Stale` reads are served by any replica: the first waits until what its
-//! token names is applied, and gets `STALE` at its deadline; the second is refused at once if this
-//! replica cannot say that it is new enough, but for a leader, which then goes by its lease or asks
-//! the quorum. A refusal wakes a group that sleeps, in which nobody grows younger.
+//! Reads: from memory at once, from the disk in a task, after waiting where the read level asks
+//! ([`super::read_level`]).
 //!
 //! A record that is expired by the wall clock but not yet by the partition's time is not simply
 //! hidden: the partition's time must first have passed its expiry for everybody. So the read
@@ -16,42 +7,23 @@
 //! meanwhile share that entry.
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use ringbolt_engine::entry::LogId;
 use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::row::{ReadAt, RowKeyBuf, RowMeta, split_row_key};
-use ringbolt_engine::tree::{Lookup, Row};
-use ringbolt_wire::codec::{self, ValuesBuilder};
-use ringbolt_wire::list::KeysBuf;
+use ringbolt_engine::tree::Lookup;
+use ringbolt_wire::codec::{self};
+use ringbolt_wire::frame;
 use ringbolt_wire::message::{
-    ErrorCode, Keys, KeyspaceId, PartitionId, ReadLevel, ReadOptions, Request, Response, Token,
+    ErrorCode, KeyspaceId, PartitionId, ReadLevel, ReadOptions, Response,
 };
-use ringbolt_wire::{frame, partition_of};
 
 use super::counters::add;
-use super::gather::Target;
-use super::input::by_leader;
 use super::mail::{Origin, Scope};
-use super::reply::{Refusal, meta, token};
+use super::read_level::too_old;
+use super::refuse::not_leader;
+use super::reply::{Refusal, meta};
 use super::trace::Wait;
-use super::write::not_leader;
 use super::{Deferred, Inner, micros};
-use crate::planted::{self, Bug};
-
-/// Whether a replica of this age may serve a read that allows so much.
-fn is_young(age: Duration, max_age_ms: u32) -> bool {
-    age <= Duration::from_millis(u64::from(max_age_ms)) || planted::is(Bug::AgeIgnored)
-}
-
-fn too_old(partition: PartitionId, age: Duration) -> Refusal {
-    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-    let message = format!("this replica of partition {partition} may be {age_ms} ms old");
-    Refusal {
-        detail: age_ms,
-        ..Refusal::retry(ErrorCode::Stale, 50, message)
-    }
-}
 
 /// What a read from memory came to.
 pub(super) enum Glance {
@@ -74,72 +46,6 @@ impl<E: Env> Inner<E> {
                 self.replicas.borrow().get(usize::from(partition)),
                 Some(Some(replica)) if replica.serves()
             )
-    }
-
-    /// What a read of a partition sees now: the applied position and time. A refusal if it is not
-    /// to be served here or the keyspace is unknown.
-    pub(super) fn view(
-        &self,
-        partition: PartitionId,
-        keyspace: KeyspaceId,
-        level: ReadLevel,
-    ) -> Result<(Token, ReadAt), Refusal> {
-        self.check_keyspace(keyspace)?;
-        let replicas = self.replicas.borrow();
-        let Some(Some(replica)) = replicas.get(usize::from(partition)) else {
-            return Err(not_leader(partition, None));
-        };
-        if replica.is_installing() {
-            // From some moment in between the rows are the snapshot's.
-            let message = format!("partition {partition} is being brought up to date: try again");
-            return Err(Refusal::retry(ErrorCode::Unavailable, 20, message));
-        }
-        match level {
-            ReadLevel::Linearizable | ReadLevel::Strict
-                if !replica.serves() && !planted::is(Bug::FollowerReads) =>
-            {
-                return Err(not_leader(partition, Some(replica)));
-            }
-            ReadLevel::Stale { max_age_ms } if !replica.serves() => {
-                // As for a lease, the clock is read now: the process may have been paused.
-                let age = replica.age(self.env.now());
-                if !is_young(age, max_age_ms) {
-                    drop(replicas);
-                    self.rouse(partition);
-                    return Err(too_old(partition, age));
-                }
-            }
-            _ => {}
-        }
-        Ok((
-            token(partition, replica.applied_id()),
-            ReadAt::newest(replica.applied_time_ms()),
-        ))
-    }
-
-    /// Whether a read just made may be answered at once: see the module's header.
-    fn proven_now(&self, partition: PartitionId, level: ReadLevel) -> bool {
-        if planted::is(Bug::LeaseIgnored) || planted::is(Bug::FollowerReads) {
-            return true;
-        }
-        let now = || match planted::is(Bug::LeaseByOldClock) {
-            true => self.clock.get().now,
-            false if planted::is(Bug::LeaseRemembered) => {
-                self.env.now().saturating_sub(Duration::from_secs(6))
-            }
-            false => self.env.now(),
-        };
-        let replicas = self.replicas.borrow();
-        let Some(Some(replica)) = replicas.get(usize::from(partition)) else {
-            return false;
-        };
-        // The clock is read now, not taken from the turn: the process may have been paused since.
-        match level {
-            ReadLevel::Session => true,
-            ReadLevel::Stale { max_age_ms } => is_young(replica.age(self.env.now()), max_age_ms),
-            ReadLevel::Linearizable if replica.has_lease(now()) => true,
-            _ => replica.is_alone() && replica.serves(),
-        }
     }
 
     /// Sees to it that reads just made may be answered.
@@ -166,59 +72,6 @@ impl<E: Env> Inner<E> {
             }
         }
         Ok(())
-    }
-
-    /// The index that a read must wait for: what its tokens name, or what a leader knows to be
-    /// committed. A refusal if a token names an entry that was discarded.
-    pub(super) fn wanted(
-        &self,
-        origin: &Origin,
-        partition: PartitionId,
-        read: &ReadOptions<'_>,
-        applied: Token,
-    ) -> Result<Option<u64>, Refusal> {
-        let wanted = match read.level {
-            ReadLevel::Session if planted::is(Bug::TokenIgnored) => None,
-            ReadLevel::Session => {
-                let mut highest = None;
-                for token in read.tokens.iter().filter(|t| t.partition == partition) {
-                    self.check_not_lost(&token)?;
-                    highest = highest.max(Some(token.index));
-                }
-                highest
-            }
-            _ if origin.settled || planted::is(Bug::CommitNotAwaited) => None,
-            ReadLevel::Linearizable | ReadLevel::Strict => {
-                self.with_replica(partition, |replica| replica.commit())
-            }
-            // A leader passes for up to date, a follower knows its age.
-            ReadLevel::Stale { .. } => self
-                .with_replica(partition, |replica| {
-                    replica.serves().then(|| replica.commit())
-                })
-                .flatten(),
-        };
-        Ok(wanted.filter(|&index| index > applied.index))
-    }
-
-    /// Whether the entry that a token names stands, or may come yet.
-    fn check_not_lost(&self, token: &Token) -> Result<(), Refusal> {
-        let id = LogId {
-            term: token.term,
-            index: token.index,
-        };
-        match self.with_replica(token.partition, |replica| replica.is_lost(id)) {
-            Some(true) => Err(Refusal::new(
-                ErrorCode::Lost,
-                0,
-                format!(
-                    "entry {} of term {} in partition {} was discarded when its leader failed: \
-                     what was read or written with it never came to be",
-                    id.index, id.term, token.partition
-                ),
-            )),
-            _ => Ok(()),
-        }
     }
 
     /// Puts a request aside until its partitions have applied what is wanted of each.
@@ -404,23 +257,6 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// What a read of the partition that was begun earlier has seen at most.
-    fn shown(&self, partition: PartitionId) -> Token {
-        let id = self.with_replica(partition, |replica| replica.shown_id());
-        token(partition, id.unwrap_or_default())
-    }
-
-    /// What the partition has applied.
-    pub(super) fn applied(&self, partition: PartitionId) -> Token {
-        let replicas = self.replicas.borrow();
-        let id = replicas
-            .get(usize::from(partition))
-            .and_then(Option::as_ref)
-            .map(crate::replica::Replica::applied_id)
-            .unwrap_or_default();
-        token(partition, id)
-    }
-
     #[allow(clippy::too_many_arguments)] // A request's parts, taken apart once by the decoder.
     pub(super) fn stat(
         self: &Rc<Self>,
@@ -483,206 +319,6 @@ impl<E: Env> Inner<E> {
                 }),
                 Err(error) => this.refuse(&origin, &Refusal::from(error)),
             }
-        });
-    }
-
-    pub(super) fn multi_get(
-        self: &Rc<Self>,
-        origin: Origin,
-        scope: Scope,
-        keyspace: KeyspaceId,
-        read: &ReadOptions<'_>,
-        keys: &Keys<'_>,
-        bytes: &[u8],
-    ) {
-        let limit = self.config.limits.batch_ops_max as usize;
-        if keys.len() > limit {
-            let message = format!("{} keys are over the limit of {limit}", keys.len());
-            let refusal = Refusal::new(ErrorCode::TooLarge, limit as u64, message);
-            return self.refuse(&origin, &refusal);
-        }
-        let mut shares: Vec<(Target, KeysBuf)> = Vec::new();
-        for key in keys.iter() {
-            let target = self.target_of_key(key, read);
-            let share = match shares.iter().position(|(known, _)| *known == target) {
-                Some(share) => share,
-                None => {
-                    shares.push((target, KeysBuf::new()));
-                    shares.len() - 1
-                }
-            };
-            if shares[share].1.push(key).is_err() {
-                let refusal = Refusal::new(ErrorCode::BadRequest, 0, "a key is empty or too long");
-                return self.refuse(&origin, &refusal);
-            }
-        }
-        if shares
-            .iter()
-            .all(|(target, _)| *target == self.target_here())
-        {
-            return self.multi_get_here(origin, scope, keyspace, read, keys, bytes);
-        }
-        let mut asked = Vec::with_capacity(shares.len());
-        for (target, keys) in &shares {
-            let keys = keys.as_keys();
-            let request = Request::MultiGet {
-                keyspace,
-                read: *read,
-                keys,
-            };
-            let mut frame = Vec::new();
-            if let Err(error) = request.encode(origin.request_id, 0, &mut frame) {
-                return self.fail(&origin, error.code(), 0, error.detail(), &error.to_string());
-            }
-            asked.push((*target, frame));
-        }
-        let order: Vec<usize> = keys
-            .iter()
-            .map(|key| {
-                let target = self.target_of_key(key, read);
-                let share = asked.iter().position(|(known, _)| *known == target);
-                share.unwrap_or_default()
-            })
-            .collect();
-        let this = Rc::clone(self);
-        self.env.spawn(TaskClass::Foreground, async move {
-            let asked: Vec<_> = asked
-                .iter()
-                .map(|(target, frame)| (*target, &frame[..]))
-                .collect();
-            let replies = this.ask(&asked, Scope::Whole, &origin).await;
-            let mut origin = origin;
-            origin.trace.mark(Wait::Forward, this.now_us());
-            this.merge_values(&origin, &order, &replies);
-        });
-    }
-
-    fn target_of_key(&self, key: &[u8], read: &ReadOptions<'_>) -> Target {
-        let partition = partition_of(key, self.config.map.partitions());
-        self.target_of(partition, by_leader(read))
-    }
-
-    /// Reads this core's keys of a multi-get; in the order asked.
-    fn multi_get_here(
-        self: &Rc<Self>,
-        origin: Origin,
-        scope: Scope,
-        keyspace: KeyspaceId,
-        read: &ReadOptions<'_>,
-        keys: &Keys<'_>,
-        bytes: &[u8],
-    ) {
-        let mut wanted = Vec::with_capacity(keys.len());
-        let mut seen: Vec<Token> = Vec::new();
-        let mut behind = Vec::new();
-        for key in keys.iter() {
-            let partition = partition_of(key, self.config.map.partitions());
-            let (token, at) = match self.view(partition, keyspace, read.level) {
-                Ok(view) => view,
-                Err(refusal) => return self.refuse(&origin, &refusal),
-            };
-            if !seen.iter().any(|other| other.partition == partition) {
-                let index = match self.wanted(&origin, partition, read, token) {
-                    Ok(index) => index,
-                    Err(refusal) => return self.refuse(&origin, &refusal),
-                };
-                behind.extend(index.map(|index| (partition, index)));
-                seen.push(token);
-            }
-            self.touch(&origin, partition, keyspace, key, false);
-            wanted.push((partition, RowKeyBuf::of(partition, keyspace, key), at));
-        }
-        if !behind.is_empty() {
-            return self.defer(&origin, scope, behind, bytes);
-        }
-        let this = Rc::clone(self);
-        let (frame, level) = (bytes.to_vec(), read.level);
-        self.env.spawn(TaskClass::Foreground, async move {
-            this.finish_multi_get(origin, scope, (&wanted, level), &seen, &frame)
-                .await;
-        });
-    }
-
-    async fn finish_multi_get(
-        &self,
-        mut origin: Origin,
-        scope: Scope,
-        (wanted, level): (&[(PartitionId, RowKeyBuf, ReadAt)], ReadLevel),
-        seen: &[Token],
-        frame: &[u8],
-    ) {
-        let tree = self.engine.tree();
-        let reads = wanted.iter().map(|(_, key, at)| tree.get(key, *at));
-        let rows = futures_util::future::try_join_all(reads).await;
-        origin.trace.mark(Wait::Disk, self.now_us());
-        let rows: Vec<Option<Row>> = match rows {
-            Ok(rows) => rows,
-            Err(error) => return self.refuse(&origin, &Refusal::from(error)),
-        };
-        let partitions = seen.iter().map(|token| token.partition);
-        let proven = self.prove_reads(partitions, level).await;
-        let now = self.env.now();
-        origin.trace.mark(Wait::Proof, micros(now));
-        if let Err(refusal) = proven {
-            return self.refuse(&origin, &refusal);
-        }
-        if now > origin.deadline {
-            return self.too_late(&origin);
-        }
-        let expiring = rows.iter().zip(wanted).find_map(|(row, (partition, ..))| {
-            row.as_ref()
-                .is_some_and(|row| self.expires_here(*partition, &row.meta))
-                .then_some(*partition)
-        });
-        if let Some(partition) = expiring {
-            return self.defer_for_time(&origin, scope, partition, frame);
-        }
-        let bytes: usize = rows.iter().flatten().map(|row| row.value.len() + 64).sum();
-        let limit = self.config.limits.frame_bytes_max();
-        if bytes > limit as usize {
-            let message = format!("the values exceed a reply of {limit} bytes: ask for fewer keys");
-            let refusal = Refusal::new(ErrorCode::TooLarge, u64::from(limit), message);
-            return self.refuse(&origin, &refusal);
-        }
-        self.reply(&origin, |out| {
-            let mut values = ValuesBuilder::begin(out, origin.request_id);
-            for row in &rows {
-                match row {
-                    Some(row) => values.push(out, &meta(&row.meta), &row.value),
-                    None => values.push_absent(out),
-                }
-            }
-            let seen = seen.iter().map(|token| self.shown(token.partition));
-            values.finish(out, seen);
-        });
-    }
-
-    /// Puts the cores' shares of a multi-get back into the order asked: `order` says of each key
-    /// whose share it is in.
-    fn merge_values(&self, origin: &Origin, order: &[usize], replies: &[Vec<u8>]) {
-        let mut shares = Vec::with_capacity(replies.len());
-        let mut tokens = Vec::new();
-        for reply in replies {
-            match decode_reply(reply) {
-                Ok(Response::Values {
-                    tokens: seen,
-                    values,
-                }) => {
-                    tokens.extend(seen);
-                    shares.push(values.into_iter());
-                }
-                other => return self.pass_on(origin, other),
-            }
-        }
-        self.reply(origin, |out| {
-            let mut values = ValuesBuilder::begin(out, origin.request_id);
-            for &share in order {
-                match shares.get_mut(share).and_then(Iterator::next).flatten() {
-                    Some((meta, value)) => values.push(out, &meta, value),
-                    None => values.push_absent(out),
-                }
-            }
-            values.finish(out, tokens);
         });
     }
 
