@@ -1,7 +1,11 @@
 //! What all gates share: where to run, for how long, and on which cores.
 
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -26,6 +30,10 @@ pub struct Context {
     /// CPU for the load; the same where there is only one.
     pub load_cpu: usize,
     dir: PathBuf,
+    /// The gates that were asked for; none for all.
+    only: Vec<u8>,
+    /// What was measured and several gates rest on.
+    measured: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
 }
 
 impl Context {
@@ -64,6 +72,8 @@ impl Context {
             server_cpu: args.server_cpu.min(cpus - 1),
             load_cpu,
             dir,
+            only: args.only.clone(),
+            measured: RefCell::default(),
         })
     }
 
@@ -73,6 +83,23 @@ impl Context {
             .prefix(&format!("{name}-"))
             .tempdir_in(&self.dir)
             .map_err(|error| Skip::Failed(format!("{}: {error}", self.dir.display())))
+    }
+
+    /// Whether a gate was asked for.
+    pub fn wants(&self, gate: u8) -> bool {
+        self.only.is_empty() || self.only.contains(&gate)
+    }
+
+    /// What several gates rest on: measured once, for the first of them.
+    pub fn once<T: Any>(&self, measure: impl FnOnce() -> Result<T, Skip>) -> Result<Rc<T>, Skip> {
+        let known = self.measured.borrow().get(&TypeId::of::<T>()).cloned();
+        if let Some(known) = known.and_then(|known| known.downcast().ok()) {
+            return Ok(known);
+        }
+        let new = Rc::new(measure()?);
+        let mut measured = self.measured.borrow_mut();
+        measured.insert(TypeId::of::<T>(), Rc::clone(&new) as Rc<dyn Any>);
+        Ok(new)
     }
 
     /// The server's and the load's CPUs, for what does not fit on one.

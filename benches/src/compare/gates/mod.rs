@@ -18,7 +18,7 @@ mod seek_deleted;
 mod shards;
 mod steady;
 
-/// All gates, by number. Those that the same run answers share a file.
+/// All gates, by number. Those that the same run answers share a file; its time is the first's.
 pub const ALL: [Gate; 18] = [
     Gate {
         number: 1,

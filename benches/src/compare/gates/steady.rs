@@ -8,6 +8,7 @@
 //! disk, sampled all along, over the bytes of the live records.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use crate::compare::context::Context;
 use crate::compare::gate::{Bound, Figure, Line, Skip, Unit, median};
@@ -75,6 +76,15 @@ enum Peers {
     Nobody,
     RocksDb,
     RocksDbAndFjall,
+}
+
+fn measured(context: &Context) -> Result<Rc<Both>, Skip> {
+    let peers = match (context.wants(7), context.wants(9)) {
+        (_, true) => Peers::RocksDbAndFjall,
+        (true, false) => Peers::RocksDb,
+        (false, false) => Peers::Nobody,
+    };
+    context.once(|| measure(context, peers))
 }
 
 fn measure(context: &Context, peers: Peers) -> Result<Both, Skip> {
@@ -154,60 +164,58 @@ fn worst_second(wrote: &WriteResult) -> f64 {
 }
 
 pub(super) fn run_write_amplification(context: &Context) -> Result<Vec<Line>, Skip> {
-    let both = measure(context, Peers::RocksDb)?;
+    let both = measured(context)?;
+    let figure = |side, values: &Vec<f64>| Figure::new(side, Unit::Times, values.clone());
     Ok(vec![Line::ratio(
         "write amplification, log included",
-        Figure::new("Ringbolt", Unit::Times, both.ours.write_amplification),
-        Figure::new("RocksDB", Unit::Times, both.theirs.write_amplification),
+        figure("Ringbolt", &both.ours.write_amplification),
+        figure("RocksDB", &both.theirs.write_amplification),
         Bound::AtMost(0.8),
     )])
 }
 
 pub(super) fn run_space_amplification(context: &Context) -> Result<Vec<Line>, Skip> {
-    let Side {
-        space_steady,
-        space_peak,
-        ..
-    } = measure(context, Peers::Nobody)?.ours;
-    let figure = |values| Figure::new("Ringbolt", Unit::Times, values);
+    let both = measured(context)?;
+    let figure = |values: &Vec<f64>| Figure::new("Ringbolt", Unit::Times, values.clone());
     Ok(vec![
         Line::plain(
             "space amplification, steady",
-            figure(space_steady),
+            figure(&both.ours.space_steady),
             Bound::AtMost(1.2),
         ),
         Line::plain(
             "space amplification, peak",
-            figure(space_peak),
+            figure(&both.ours.space_peak),
             Bound::AtMost(1.4),
         ),
     ])
 }
 
 pub(super) fn run_throughput(context: &Context) -> Result<Vec<Line>, Skip> {
-    let both = measure(context, Peers::RocksDbAndFjall)?;
-    let ours = Figure::new("Ringbolt", Unit::PerSecond, both.ours.per_second);
+    let both = measured(context)?;
+    let figure = |side, unit, values: &Vec<f64>| Figure::new(side, unit, values.clone());
+    let ours = figure("Ringbolt", Unit::PerSecond, &both.ours.per_second);
     Ok(vec![
         Line::ratio(
             "durable random writes/s, 64 writers",
             ours.clone(),
-            Figure::new("RocksDB", Unit::PerSecond, both.theirs.per_second),
+            figure("RocksDB", Unit::PerSecond, &both.theirs.per_second),
             Bound::AtLeast(1.0),
         ),
         Line::ratio(
             "the same over fjall",
             ours,
-            Figure::new("fjall", Unit::PerSecond, both.fjall_per_second),
+            figure("fjall", Unit::PerSecond, &both.fjall_per_second),
             Bound::Told,
         ),
         Line::plain(
             "worst second over the mean",
-            Figure::new("Ringbolt", Unit::Times, both.ours.worst_second),
+            figure("Ringbolt", Unit::Times, &both.ours.worst_second),
             Bound::AtLeast(0.7),
         ),
         Line::plain(
             "longest gap between durable writes, ms",
-            Figure::new("Ringbolt", Unit::Ms, both.ours.gap_ms),
+            figure("Ringbolt", Unit::Ms, &both.ours.gap_ms),
             Bound::AtMost(100.0),
         ),
     ])
