@@ -38,9 +38,6 @@ impl Replica {
     /// The next entry to be applied changes the membership. Returns what the log must remember before the
     /// entry is applied; [`Replica::change_saved`] follows, and no work is taken until then.
     ///
-    /// Where a member is added, the entries in memory are forgotten, on every replica: so whoever leads
-    /// can begin a new member by a snapshot only, which says who the members are.
-    ///
     /// # Errors
     /// If the change cannot be understood: the replica must stop.
     pub fn change_members(&mut self, id: LogId, change: &[u8]) -> Result<Vec<u8>, ReplicaError> {
@@ -50,8 +47,6 @@ impl Replica {
         };
         let change = Change::decode(change)
             .ok_or_else(|| fail("a change of the membership is of another version".to_owned()))?;
-        let adds = |step: &Step| matches!(step, Step::AddLearner(_));
-        self.forgets |= change.steps.iter().any(adds);
         let conf = self
             .raft
             .apply_conf_change(&change.to_raft())
@@ -68,5 +63,15 @@ impl Replica {
     /// The log remembers the last change of the membership, durably.
     pub fn change_saved(&mut self) {
         self.saving = false;
+    }
+
+    /// The entry of a change that the log remembers is applied: after [`Replica::change_saved`], or after
+    /// a restart.
+    ///
+    /// Where a member is added, the entries in memory are forgotten, on every replica: so whoever leads
+    /// can begin a new member by a snapshot only, which says who the members are.
+    pub fn change_applied(&mut self, change: &[u8]) {
+        let adds = |step: &Step| matches!(step, Step::AddLearner(_));
+        self.forgets |= Change::decode(change).is_some_and(|change| change.steps.iter().any(adds));
     }
 }

@@ -171,7 +171,7 @@ pub struct Replica {
     installing: Option<LogId>,
     /// A change of the members is being logged: no work is taken meanwhile.
     saving: bool,
-    /// A member was added: see [`Replica::change_members`].
+    /// A member was added: see [`Replica::change_applied`].
     forgets: bool,
     elections: u64,
     leader: u64,

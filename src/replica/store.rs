@@ -110,7 +110,7 @@ impl EntryStore {
 
     /// Takes over where the terms of what is applied begin. From now on the log is believed to have
     /// what is not here, until a read of it says otherwise; but for the first entry: whoever needs that
-    /// one gets a snapshot, which says who the members are ([`super::Replica::change_members`]).
+    /// one gets a snapshot, which says who the members are ([`super::Replica::change_applied`]).
     pub(super) fn set_terms(&mut self, terms: Terms) {
         self.terms = terms;
         self.log_first = Some(2);

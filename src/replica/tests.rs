@@ -6,6 +6,7 @@ use ringbolt_engine::log::{decode_payload_trusted, encode_payload};
 use super::leadership::HANDOVER_TICKS;
 use super::*;
 
+mod changes;
 mod sleep;
 
 const PARTITION: PartitionId = 7;
@@ -74,8 +75,11 @@ impl Group {
                     let (head, mut effects) =
                         decode_payload_trusted(PARTITION, at, &payload).unwrap();
                     if let Some(Effect::Membership { change }) = effects.next() {
-                        replica.change_members(at, change).unwrap();
-                        replica.change_saved();
+                        if replica.membership().index < at.index {
+                            replica.change_members(at, change).unwrap();
+                            replica.change_saved();
+                        }
+                        replica.change_applied(change);
                     }
                     replica.applied(&head);
                     self.applied

@@ -203,14 +203,15 @@ impl<E: Env> Inner<E> {
                 Effect::Membership { change } => Some(change),
                 _ => None,
             });
-            let is_saved = |replica: &mut Replica| replica.membership().index >= id.index;
-            if let Some(change) = change
-                && self.with_replica(partition, is_saved) == Some(false)
-            {
-                let change = change.to_vec();
-                drop(payload);
-                let rest = committed.split_off(at);
-                return self.save_change(partition, id, &change, rest);
+            if let Some(change) = change {
+                let is_saved = |replica: &mut Replica| replica.membership().index >= id.index;
+                if self.with_replica(partition, is_saved) == Some(false) {
+                    let change = change.to_vec();
+                    drop(payload);
+                    let rest = committed.split_off(at);
+                    return self.save_change(partition, id, &change, rest);
+                }
+                self.with_replica(partition, |replica| replica.change_applied(change));
             }
             let skipped = planted::is(Bug::EffectsSkipped)
                 && id.index.is_multiple_of(16)

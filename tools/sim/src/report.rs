@@ -176,12 +176,13 @@ impl Tally {
         self.faults.merge(&other.faults);
     }
 
-    /// The kinds of faults, crash points and work that never happened and should have.
+    /// The kinds of faults, crash points and work that never happened to single engines and should have.
     #[must_use]
     pub fn never(&self, work: &[&'static str]) -> Vec<String> {
         let faults = Fault::ALL
             .into_iter()
-            .filter(|&fault| self.faults.of(fault) == 0)
+            // What a write that hangs is about is who leads: clusters meet it.
+            .filter(|&fault| fault != Fault::WriteHang && self.faults.of(fault) == 0)
             .map(|fault| format!("fault: {fault}"));
         let points = CrashPoint::ALL
             .into_iter()
@@ -245,7 +246,7 @@ mod tests {
         let mut tally = Tally::default();
         assert_eq!(
             tally.never(&["flushes"]).len(),
-            Fault::ALL.len() + CrashPoint::ALL.len() + 1
+            Fault::ALL.len() - 1 + CrashPoint::ALL.len() + 1
         );
         for fault in Fault::ALL {
             tally.faults.add(fault);
