@@ -71,14 +71,16 @@ impl<E: Env> Inner<E> {
         true
     }
 
-    /// Tells every other node whether this one is to lead nothing, if they might not know. One core
-    /// does it for all.
+    /// Tells every other node whether this one is to lead nothing, if they might not know, or one of
+    /// them may wait to hear that this one is there before it goes. One core does it for all.
     pub(super) fn tell_state(&self) {
         let cluster = &self.config.cluster;
         let drains = cluster.drains();
         self.told_draining.set(drains);
         let left = self.tells_left.get();
-        if self.config.core != 0 || left == 0 && !drains {
+        let mut others = cluster.nodes().iter().map(|node| node.id);
+        let is_waited_for = others.any(|node| node != cluster.here() && !cluster.may_lead(node));
+        if self.config.core != 0 || left == 0 && !drains && !is_waited_for {
             return;
         }
         self.tells_left.set(left.saturating_sub(1));

@@ -97,7 +97,7 @@ impl<E: Env> Inner<E> {
     }
 
     /// Whether all other nodes were heard of just now, and none of a lower number wants to go.
-    fn could_go(&self) -> bool {
+    pub(super) fn could_go(&self) -> bool {
         let cluster = &self.config.cluster;
         let now = self.clock.get().now;
         let mut others = cluster.nodes().iter().map(|node| node.id);

@@ -589,3 +589,19 @@ fn a_message_for_a_partition_that_there_is_not_does_no_harm() {
         assert_eq!(value(&b, conn, b"k").await, None);
     });
 }
+
+/// What a node whose tables are damaged waits for: nodes that have nothing else to say to it are heard too.
+#[test]
+fn a_node_that_wants_to_go_hears_of_all_others() {
+    with_nodes(21, &[1, 1, 1], limits(), |network| async move {
+        let inner = Rc::clone(&network.node(1).shards[0].0);
+        network.env.sleep(Duration::from_secs(3)).await;
+        assert!(!inner.could_go(), "nothing was to be said");
+        inner.config.cluster.drain(true);
+        network.env.sleep(Duration::from_secs(5)).await;
+        assert!(inner.could_go());
+        network.sever(1, 3);
+        network.env.sleep(Duration::from_secs(5)).await;
+        assert!(!inner.could_go());
+    });
+}

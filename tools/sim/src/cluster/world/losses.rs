@@ -92,6 +92,10 @@ impl World {
 
     /// Two disks of three are lost.
     pub(super) fn take_majority(&mut self, spared: u16) {
+        if self.nodes[usize::from(spared)].folder.belongs.is_none() {
+            // It has not heard of the cluster: nobody is left who could know that there was one.
+            return;
+        }
         let version = self.newest_map().map_or(0, |map| map.version());
         for node in (0..self.nodes.len() as u16).filter(|node| *node != spared) {
             self.let_die(node, true);
