@@ -433,14 +433,16 @@ impl Progress {
         pause_between_rounds(self.rounds).max(pause_at_least(told, 1))
     }
 
-    /// The error to end with. Once an attempt's outcome is not known, only an answer to the write
-    /// itself says what came of it; a refusal of a retry says nothing of the attempt before.
+    /// The error to end with. Once an attempt's outcome is not known, only what the write did says what
+    /// came of it. A refusal of a retry says nothing of the attempt before, and a condition that did not
+    /// hold only that it was not done by then: it may be on its way still, and find that the condition
+    /// holds.
     fn settle(&self, error: Error) -> Error {
         let Some(reason) = &self.in_doubt else {
             return error;
         };
         match &error {
-            Error::ConditionFailed { .. } | Error::CommittedNotAll | Error::InDoubt(_) => error,
+            Error::CommittedNotAll | Error::InDoubt(_) => error,
             Error::Invalid(invalid) if invalid.code != ErrorCode::NoSuchKeyspace => error,
             _ => Error::InDoubt(reason.clone()),
         }

@@ -15,7 +15,8 @@ pub enum Error {
     #[error("{0}")]
     Invalid(Reason),
 
-    /// Decide again: the condition did not hold.
+    /// Decide again: the condition did not hold, and the write is not done. (Of a write that was sent again
+    /// it is not told: [`Error::InDoubt`].)
     #[error("the condition did not hold: {}", current(*.version))]
     ConditionFailed {
         /// The version that the key has, `None` if it does not exist.

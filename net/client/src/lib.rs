@@ -47,8 +47,9 @@
 //! all it takes: connecting, waiting for room, retrying. Within it, a read is repeated, elsewhere if
 //! possible, when it was not answered. A write that was provably not done is sent again too. A write
 //! whose outcome is not known is sent again with the same number and marked as a retry, and the
-//! servers do it only if it was not done: it is in doubt only if the deadline passes first, or if the
-//! servers no longer remember. Creating and dropping keyspaces is not retried. Pauses grow and are
+//! servers do it only if it was not done: it is in doubt only if the deadline passes first, if the
+//! servers no longer remember, or if its condition did not hold when it came again (the first sending may
+//! still arrive, and find that it holds). Creating and dropping keyspaces is not retried. Pauses grow and are
 //! jittered.
 //!
 //! # Reading your own writes
