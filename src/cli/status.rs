@@ -1,6 +1,6 @@
 //! `ringbolt status`: the nodes, who leads what, and what is behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 
 use ringbolt_client::{MemberStatus, NodeId, NodeInfo, NodeStatus, ReplicaStatus, Role, Topology};
@@ -181,7 +181,7 @@ impl<'a> Status<'a> {
             without => writeln!(out, "{all} partitions, {without} without a leader:")?,
         }
         for (why, partitions) in self.reasons() {
-            writeln!(out, "  {}: {why}", partitions.join(" "))?;
+            writeln!(out, "  {why}: {}", partitions.join(" "))?;
         }
         if partitions {
             self.partitions(out)?;
@@ -281,13 +281,14 @@ fn why_leaderless(
     topology: &Topology,
     told: &BTreeMap<NodeId, NodeStatus>,
 ) -> String {
-    let voters: Vec<NodeId> = members
+    // A node that is being replaced votes twice for a while.
+    let voters: BTreeSet<NodeId> = members
         .iter()
         .filter(|member| member.votes)
         .map(|member| member.node)
         .collect();
     if voters.is_empty() {
-        return "none of the nodes that hold it answers: start them".to_owned();
+        return "none of the nodes that hold it answers".to_owned();
     }
     let silent: Vec<&str> = topology
         .nodes
@@ -295,17 +296,21 @@ fn why_leaderless(
         .filter(|node| voters.contains(&node.id) && !told.contains_key(&node.id))
         .map(|node| node.name.as_str())
         .collect();
-    if 2 * (voters.len() - silent.len()) > voters.len() {
-        return "most of its nodes answer: an election is under way, or they do not reach each \
-                other; see their messages if it stays so"
-            .to_owned();
+    let quorum = voters.len() / 2 + 1;
+    match quorum.checked_sub(voters.len() - silent.len()) {
+        None | Some(0) => {
+            "most of its nodes answer, so an election is under way, or they do not reach \
+                           each other"
+                .to_owned()
+        }
+        Some(missing) => format!(
+            "no quorum, {} of its {} nodes do not answer ({}) and {missing} of them must be back with \
+             its data",
+            silent.len(),
+            voters.len(),
+            silent.join(", ")
+        ),
     }
-    format!(
-        "no quorum: {} of the {} nodes that vote for it do not answer ({}); start one of them",
-        silent.len(),
-        voters.len(),
-        silent.join(", ")
-    )
 }
 
 fn member_row(member: &MemberStatus) -> MemberRow {

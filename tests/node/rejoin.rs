@@ -97,6 +97,11 @@ fn two_nodes_that_lost_their_folders_make_no_cluster_of_their_own() {
     let told = nodes.servers[0].cli(&["status", "--format", "json"]);
     let status: Value = serde_json::from_slice(&told.stdout).unwrap();
     assert_eq!(status["leaderless"].as_array().unwrap().len(), 128);
+    let why = status["partitions"][0]["why"].as_str().unwrap();
+    assert!(
+        why.starts_with("no quorum, 2 of its 3 nodes do not answer"),
+        "{why}"
+    );
     assert_eq!(status["map_version"], json!(1));
 
     // The data of one of the two is found again: all is there, and the other gets it.

@@ -8,24 +8,11 @@ const STUCK: u64 = 40;
 
 fn carried(index: u64) -> Carried<Vec<u8>> {
     let (key, value) = (index.to_be_bytes(), value(2, index, 0));
-    let effects = [
-        Effect::Put {
-            keyspace: 7,
-            key: &key,
-            value: &value,
-            expires_ms: index % 2 * 99,
-            created_ms: index % 5,
-        },
-        Effect::Delete {
-            keyspace: 7,
-            key: b"gone",
-        },
-    ];
     let head = head(2, index);
     Carried {
         id: head.id,
         time_ms: head.time_ms,
-        payload: encode_payload(&head, &effects).unwrap(),
+        payload: encode_payload(&head, &effects_of(index, &key, &value)).unwrap(),
     }
 }
 

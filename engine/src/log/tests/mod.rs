@@ -58,18 +58,13 @@ pub(super) fn head(partition: PartitionId, index: u64) -> EntryHead {
     }
 }
 
-/// Appends the entry that belongs to (partition, index).
-pub(super) fn append<E: Env>(
-    log: &Log<E>,
-    partition: PartitionId,
-    index: u64,
-) -> Result<RecordRef, AppendError> {
-    let (key, value) = (index.to_be_bytes(), value(partition, index, 0));
-    let effects = [
+/// What the entry at `index` does, with its key and value.
+pub(super) fn effects_of<'a>(index: u64, key: &'a [u8], value: &'a [u8]) -> [Effect<'a>; 2] {
+    [
         Effect::Put {
             keyspace: 7,
-            key: &key,
-            value: &value,
+            key,
+            value,
             expires_ms: index % 2 * 99,
             created_ms: index % 5,
         },
@@ -77,8 +72,17 @@ pub(super) fn append<E: Env>(
             keyspace: 7,
             key: b"gone",
         },
-    ];
-    log.append(&head(partition, index), &effects)
+    ]
+}
+
+/// Appends the entry that belongs to (partition, index).
+pub(super) fn append<E: Env>(
+    log: &Log<E>,
+    partition: PartitionId,
+    index: u64,
+) -> Result<RecordRef, AppendError> {
+    let (key, value) = (index.to_be_bytes(), value(partition, index, 0));
+    log.append(&head(partition, index), &effects_of(index, &key, &value))
 }
 
 /// Panics unless this is what [`append`] wrote.
@@ -86,16 +90,10 @@ pub(super) fn check_entry(got: &EntryHead, effects: Effects<'_>) {
     let (partition, index) = (got.partition, got.id.index);
     assert_eq!(*got, head(partition, index));
     let (key, value) = (index.to_be_bytes(), value(partition, index, 0));
-    let put = Effect::Put {
-        keyspace: 7,
-        key: &key,
-        value: &value,
-        expires_ms: index % 2 * 99,
-        created_ms: index % 5,
-    };
-    let effects: Vec<_> = effects.collect();
-    assert_eq!(effects.len(), 2);
-    assert!(effects[0] == put, "entry ({partition}, {index}) differs");
+    assert!(
+        effects.eq(effects_of(index, &key, &value)),
+        "entry ({partition}, {index}) differs"
+    );
 }
 
 /// What would be in tables: survives every crash.
