@@ -51,6 +51,8 @@ struct State {
     /// Who leads everything, whatever the topology says; 0 for whoever it says.
     leader: Arc<AtomicU32>,
     count: AtomicU64,
+    /// Only counted where connections are cut.
+    writes: AtomicU64,
     stopped: AtomicBool,
     /// Requests that came to a core which does not own their key.
     misrouted: AtomicU64,
@@ -134,6 +136,7 @@ impl Fake {
             cluster: cluster.cloned(),
             leader: leader.clone(),
             count: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             misrouted: AtomicU64::new(0),
             open: Mutex::new(Vec::new()),
@@ -282,11 +285,14 @@ impl State {
     /// Writes; says whether to answer.
     fn write(&self, key: &[u8], value: Option<&[u8]>, number: u64) -> Fate {
         let mut data = self.data.lock().unwrap();
-        if self.lie == Lie::CutConnections && number.is_multiple_of(200) {
-            if number.is_multiple_of(400) {
-                store(&mut data, key, value);
+        if self.lie == Lie::CutConnections {
+            let write = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
+            if write.is_multiple_of(200) {
+                if write.is_multiple_of(400) {
+                    store(&mut data, key, value);
+                }
+                return Fate::Cut;
             }
-            return Fate::Cut;
         }
         if self.lie == Lie::LoseWrites && number.is_multiple_of(50)
             || self.lie == Lie::KeepDeleted && value.is_none()
