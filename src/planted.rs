@@ -41,8 +41,8 @@ ringbolt_engine::planted_bugs! {
     RepeatDoneAgain,
     /// A sleeping leader reads as if its lease never ended.
     SleeperKeepsLease,
-    /// A follower falls asleep whatever it has, stored or applied.
-    SleepsApart,
+    /// A sleeper misses nobody: it does not count the ticks without a pulse.
+    SleeperMissesNobody,
     /// A follower that is woken votes at once, though it has just heard of its leader.
     WokenForgetsPromise,
 }

@@ -434,7 +434,8 @@ impl<'a> Candidate<'a> {
         let copy = self.records * record.plain;
         let network = question.network_bytes_per_s as f64 * question.copy_share;
         let background = self.node.options.tree.background_bytes_per_s as f64;
-        let rate = network.min(background * f64::from(question.cores));
+        let sent = ShardLimits::default().copy_bytes_per_s as f64;
+        let rate = network.min(background.min(sent) * f64::from(question.cores));
         RecoveryPlan {
             replay_records_per_core: replay as u64,
             replay_bytes_per_core: replay_bytes as u64,

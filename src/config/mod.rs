@@ -166,6 +166,8 @@ pub struct LimitSettings {
     /// How long a client may take none of the replies that wait for it.
     #[serde(deserialize_with = "micros")]
     pub stall_timeout: Duration,
+    /// Bytes of partitions that each core sends in a second to nodes that lack them.
+    pub copy_bytes_per_second: u64,
 }
 
 /// The log of each core. Sizes are in bytes.

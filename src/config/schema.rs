@@ -325,6 +325,14 @@ pub const SETTINGS: &[Setting] = &[
               off.",
     },
     Setting {
+        key: "limits.copy_bytes_per_second",
+        kind: bytes(MIB, 64 * GIB),
+        default: "16MiB",
+        doc: "Bytes of partitions that each core sends in a second to nodes that lack them: \
+              wiped, replaced, new, or away for long. More ends sooner, and requests meanwhile \
+              take longer.",
+    },
+    Setting {
         key: "log.segment_bytes",
         kind: Kind::Bytes {
             min: MIB,

@@ -175,6 +175,7 @@ fn limits(settings: &Settings) -> ShardLimits {
         batch_ops_max: limits.batch_writes_max,
         keyspaces_max: limits.keyspaces_max,
         slow_threshold: settings.admin.slow_threshold,
+        copy_bytes_per_s: limits.copy_bytes_per_second,
         ..ShardLimits::default()
     }
 }

@@ -190,11 +190,10 @@ impl Replica {
             return;
         }
         self.flush_batch();
-        let is_same = note.index == self.last_index() || planted::is(Bug::SleepsApart);
+        let is_same = note.index == self.last_index();
         match note.word {
             SleepWord::Ask if note.from == self.leader() && !self.leads() => {
-                let rests = self.is_at_rest() || planted::is(Bug::SleepsApart);
-                if is_same && rests && (self.sleep.asleep || self.sleep.is_idle()) {
+                if is_same && self.is_at_rest() && (self.sleep.asleep || self.sleep.is_idle()) {
                     self.fall_asleep(vec![note.from]);
                     self.say(note.from, SleepWord::Agree);
                 }
@@ -216,7 +215,7 @@ impl Replica {
     /// One tick of a sleeper. Whether it sleeps on.
     pub(super) fn sleeps_on(&mut self) -> bool {
         for (_, silent) in &mut self.sleep.silent {
-            *silent = silent.saturating_add(1);
+            *silent = silent.saturating_add(u32::from(!planted::is(Bug::SleeperMissesNobody)));
         }
         if self.sleep.longest_silence() >= WAKE_TICKS {
             self.wake();

@@ -15,8 +15,8 @@
 //!                                                  the installation; install; answer the leader
 //! ```
 //!
-//! One chunk is under way at a time, so a slow follower holds up nobody; what is lost is sent again
-//! after a while, a few times, and what was taken already is acknowledged again. A core sends and
+//! One chunk is under way at a time, so a slow follower holds up nobody, and all that a core sends keeps to
+//! a rate, so that requests find it free; what is lost is sent again after a while, a few times, and what was taken already is acknowledged again. A core sends and
 //! receives a few at a time; what is beyond that is refused, and raft asks again.
 
 use std::pin::pin;
@@ -169,6 +169,7 @@ impl<E: Env> Inner<E> {
                     return false;
                 }
             };
+            self.keep_to_rate(chunk.bytes.len()).await;
             let item = PeerItem::SnapshotChunk(SnapshotChunk {
                 partition,
                 from,
@@ -192,6 +193,18 @@ impl<E: Env> Inner<E> {
             after = chunk.last_key;
         }
         false
+    }
+
+    /// Waits until so many bytes may be sent. All snapshots of a core share its rate; what was not used
+    /// is not saved up, so that rows come evenly.
+    async fn keep_to_rate(&self, bytes: usize) {
+        let now = self.env.now();
+        let at = self.copy_at.get().max(now);
+        let seconds = bytes as f64 / self.config.limits.copy_bytes_per_s as f64;
+        self.copy_at.set(at + Duration::from_secs_f64(seconds));
+        if at > now {
+            self.env.sleep(at - now).await;
+        }
     }
 
     /// Sends something until it is answered; the answer.

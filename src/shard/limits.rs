@@ -47,6 +47,8 @@ pub struct ShardLimits {
     pub slow_threshold: Duration,
     /// Applied entries of each partition that stay in memory for followers a little behind.
     pub entries_kept_bytes: usize,
+    /// Bytes of snapshots that are sent to other nodes in a second.
+    pub copy_bytes_per_s: u64,
     /// How long nothing must have been asked of a partition before its replicas sleep.
     pub sleep_after: Duration,
 }
@@ -100,6 +102,7 @@ impl Default for ShardLimits {
             forwards_max: 16_384,
             slow_threshold: Duration::from_millis(10),
             entries_kept_bytes: 64 << 10,
+            copy_bytes_per_s: 16 << 20,
             sleep_after: Duration::from_secs(5),
         }
     }

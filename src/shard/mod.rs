@@ -236,6 +236,8 @@ struct Inner<E: Env> {
     rounds: RefCell<AHashMap<PartitionId, Rounds>>,
     /// Snapshots on their way to followers, those being received, and those to be installed.
     sending: RefCell<Vec<Sending>>,
+    /// When rows of snapshots may be sent again.
+    copy_at: Cell<Duration>,
     /// Reads of the log for followers that are behind.
     old_reads: RefCell<OldReads>,
     receiving: RefCell<AHashMap<PartitionId, Receiving<E>>>,
@@ -331,6 +333,7 @@ impl<E: Env> Shard<E> {
             uncommitted_bytes_max,
             rounds: RefCell::default(),
             sending: RefCell::default(),
+            copy_at: Cell::default(),
             old_reads: RefCell::default(),
             receiving: RefCell::default(),
             staged: RefCell::default(),

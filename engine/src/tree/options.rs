@@ -77,7 +77,7 @@ impl Default for TreeOptions {
             background_bytes_per_s: 64 << 20,
             ballast_bytes: 16 << 20,
             manifest_bytes: 1 << 20,
-            chunk_bytes: 256 << 10,
+            chunk_bytes: 64 << 10,
             own_keyspace: None,
         }
     }

@@ -12,10 +12,11 @@ use ringbolt_wire::message::{
 };
 use ringbolt_wire::partition_of;
 
-use super::network::{Network, with_cluster};
-use super::rig::{PARTITIONS, Rig, limits, with_node};
+use super::network::{Network, with_cluster, with_placement};
+use super::rig::{PARTITIONS, Placement, Rig, limits, with_node};
 use super::{done, incr, put, value};
 use crate::shard::counters::Counters;
+use crate::shard::limits::ShardLimits;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -305,8 +306,8 @@ fn caught_up_by(network: &Network, behind: u32) -> (u64, u64) {
 }
 
 /// Cuts a follower of `{t}` off, writes `count` values of 4 KiB, and lets it catch up; it and the
-/// leader.
-async fn fall_behind(network: &Network, count: u32) -> (u32, u32) {
+/// leader, and how long that took.
+async fn fall_behind(network: &Network, count: u32) -> (u32, u32, Duration) {
     led(network, &[1, 2, 3]).await;
     let leader = leader_of(network, b"{t}");
     let behind = if leader == 3 { 2 } else { 3 };
@@ -320,6 +321,7 @@ async fn fall_behind(network: &Network, count: u32) -> (u32, u32) {
         done(&rig, conn, &plain(key.as_bytes(), &[7; 4096])).await;
     }
     network.heal();
+    let healed = network.env.now();
     for _ in 0..20_000 {
         if applied(network, behind, b"{t}") >= applied(network, leader, b"{t}") {
             break;
@@ -330,14 +332,14 @@ async fn fall_behind(network: &Network, count: u32) -> (u32, u32) {
         applied(network, behind, b"{t}"),
         applied(network, leader, b"{t}")
     );
-    (leader, behind)
+    (leader, behind, network.env.now() - healed)
 }
 
 #[test]
 fn one_behind_what_memory_keeps_is_served_from_the_log() {
     with_cluster(8, &[1, 1, 1], |network| async move {
         // More than memory keeps, less than the log recycles.
-        let (_, behind) = fall_behind(&network, 100).await;
+        let (_, behind, _) = fall_behind(&network, 100).await;
         let (snapshots, entries) = caught_up_by(&network, behind);
         assert_eq!(snapshots, 0);
         assert!(entries > 50, "{entries}");
@@ -347,7 +349,7 @@ fn one_behind_what_memory_keeps_is_served_from_the_log() {
 #[test]
 fn one_far_behind_is_caught_up_by_a_snapshot() {
     with_cluster(6, &[1, 1, 1], |network| async move {
-        let (leader, behind) = fall_behind(&network, 700).await;
+        let (leader, behind, _) = fall_behind(&network, 700).await;
         let (snapshots, _) = caught_up_by(&network, behind);
         assert!(snapshots > 0, "the log does not reach that far");
         let rig = network.node(leader);
@@ -380,6 +382,27 @@ fn one_far_behind_is_caught_up_by_a_snapshot() {
             applied(&network, leader, b"{t}")
         );
     });
+}
+
+#[test]
+fn a_snapshot_keeps_to_its_rate() {
+    let limits = ShardLimits {
+        copy_bytes_per_s: 100 << 10,
+        ..limits()
+    };
+    with_placement(
+        6,
+        &[1, 1, 1],
+        limits,
+        Placement::Together,
+        |network| async move {
+            let (_, behind, took) = fall_behind(&network, 700).await;
+            let (snapshots, _) = caught_up_by(&network, behind);
+            assert!(snapshots > 0);
+            // 100 rows of 4 KiB.
+            assert!(took > Duration::from_secs(3), "{took:?}");
+        },
+    );
 }
 
 #[test]

@@ -59,7 +59,7 @@ enum Command {
     /// Plants one bug after the other and shows which seed finds it
     Bugs {
         /// Seeds to try for each bug, at most
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, default_value_t = 400)]
         seeds: u64,
         /// Only this bug
         #[arg(long)]

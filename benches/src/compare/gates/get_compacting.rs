@@ -2,8 +2,7 @@
 //! overwrites keep it flushing and compacting. Latency counts from when each read was due.
 //!
 //! One thread makes both reads and overwrites: two would be in each other's way on the load's CPU,
-//! where the one that spins for its next request keeps the other waiting for a whole slice of the
-//! kernel's scheduler.
+//! where one keeps the other waiting for a whole slice of the kernel's scheduler.
 
 use std::time::Duration;
 

@@ -20,11 +20,14 @@ mod loss;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io::ErrorKind;
+use std::num::NonZeroU64;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use self::conn::{Conn, Slot, SlotState};
 use crate::clock::Clock;
@@ -40,6 +43,8 @@ use crate::{LoadError, Options};
 const READ_BYTES: usize = 256 << 10;
 const EVENTS: usize = 1024;
 const WAKE: Token = Token(usize::MAX);
+/// How close a request that is due must be to be spun for.
+const SPIN: Duration = Duration::from_micros(30);
 /// How often timeouts are looked for.
 const TICK_NS: u64 = 50_000_000;
 /// How often a source that said "wait" is asked again.
@@ -206,6 +211,8 @@ impl Worker {
 
     fn drive<S: Source>(&mut self, turn: &mut Turn<'_, S>) -> Result<(), LoadError> {
         self.begin_phase(turn);
+        // The usual slack of 50 µs would count as latency; without leave for less it does.
+        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         let early = turn.phase.open.start.saturating_sub(self.clock.now());
         std::thread::sleep(Duration::from_nanos(early));
         loop {
@@ -237,7 +244,7 @@ impl Worker {
             }
             let timeout = self.timeout(turn, self.clock.now());
             let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-            let polled = self.poll.poll(&mut events, Some(timeout));
+            let polled = self.poll(&mut events, timeout);
             if let Err(error) = polled
                 && error.kind() != ErrorKind::Interrupted
             {
@@ -325,8 +332,22 @@ impl Worker {
                 .all(|conn| (conn.done || conn.dead) && !conn.waiting)
     }
 
-    /// How long to wait for events. A due request less than a millisecond away is spun for:
-    /// epoll cannot wait for less.
+    /// Waits for events until a moment, to the microsecond. What is due soon is spun for, since waking up takes
+    /// about as long; before that the thread sleeps, so that the server may use the CPU.
+    fn poll(&mut self, events: &mut Events, wait: Duration) -> std::io::Result<()> {
+        events.clear();
+        let whole = Duration::from_millis(wait.as_millis() as u64);
+        if whole.is_zero() && wait > SPIN {
+            // The wait of epoll itself knows whole milliseconds only.
+            let sleep = Timespec::try_from(wait - SPIN).map_err(std::io::Error::other)?;
+            let epoll = self.poll.registry().as_fd();
+            let mut ready = [PollFd::from_borrowed_fd(epoll, PollFlags::IN)];
+            rustix::event::poll(&mut ready, Some(&sleep))?;
+        }
+        self.poll.poll(events, Some(whole))
+    }
+
+    /// How long to wait for events.
     fn timeout<S: Source>(&self, turn: &Turn<'_, S>, now: u64) -> Duration {
         let mut until = self.next_tick_ns;
         if !turn.closed {
@@ -342,8 +363,7 @@ impl Worker {
         if let Some(Reverse((due, ..))) = self.retries.peek() {
             until = until.min(*due);
         }
-        let wait = Duration::from_nanos(until.saturating_sub(now));
-        Duration::from_millis(wait.as_millis() as u64)
+        Duration::from_nanos(until.saturating_sub(now))
     }
 }
 

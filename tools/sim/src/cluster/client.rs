@@ -7,12 +7,14 @@
 
 mod answers;
 mod frames;
+mod split;
 
 use std::collections::BTreeMap;
 
 use ringbolt_engine::env::sim::Rng;
 use ringbolt_wire::message::{Ack, PartitionId, ReadLevel, Request, Token};
 
+use self::split::Split;
 use super::clock::{MILLI, Nanos};
 use super::history::{Change, Guard, KeyId, Operation};
 use super::net::End;
@@ -127,6 +129,7 @@ pub struct Client {
     next_at: Nanos,
     /// It begins nothing before.
     quiet_until: Nanos,
+    split: Option<Split>,
     sequence: u64,
     request: u64,
     puts: i64,
@@ -151,6 +154,7 @@ impl Client {
             id: rng.next_u64() | 1,
             next_at: rng.below(100 * MILLI),
             quiet_until: 0,
+            split: None,
             rng,
             habits,
             partitions,
@@ -236,7 +240,13 @@ impl Client {
         let last = plan.is_some();
         self.puts += 1;
         let fresh = (i64::from(self.number) + 1) << 32 | self.puts;
-        let plan = plan.unwrap_or_else(|| {
+        self.split = self.split.filter(|split| now < split.until);
+        let split = match last {
+            true => None,
+            false => self.split_plan(keys, fresh),
+        };
+        let is_split = split.is_some();
+        let plan = plan.or(split).unwrap_or_else(|| {
             let (known, rng) = (&self.known, &mut self.rng);
             if self.habits.reads_most && !rng.one_in(10) {
                 return Plan::Get(vec![rng.index(keys.len()) as KeyId]);
@@ -248,7 +258,7 @@ impl Client {
             Plan::Get(keys) => keys[0],
             Plan::Scan(prefix) => keys.with_prefix(prefix)[0],
         };
-        let level = match last {
+        let level = match last || is_split {
             true => ReadLevel::Linearizable,
             false => workload::draw_level(&mut self.rng),
         };
@@ -266,6 +276,8 @@ impl Client {
         };
         let patience = match last {
             true => 20_000,
+            // Whoever reads what is written elsewhere meanwhile must have asked after that.
+            false if is_split && self.clings() => self.rng.between(20, 100),
             false => [300, 1000, 5000][self.rng.index(3)],
         };
         self.sequence += 1;
@@ -290,6 +302,7 @@ impl Client {
     /// Asks a node: over its connection, or a new one.
     fn attempt(&mut self, now: Nanos, keys: &Keys, wishes: &mut Vec<Wish>) {
         let nodes = self.links.len();
+        let clings = self.clings();
         let any = self.rng.index(nodes) as u16;
         let stray = self.rng.one_in(self.habits.stray_one_in);
         let Some(current) = &mut self.current else {
@@ -301,6 +314,9 @@ impl Client {
             Some(leader) if !(stray || local && reading) => *leader,
             _ => any,
         };
+        if let Some(split) = self.split.filter(|split| now < split.until) {
+            current.node = split.node_for(clings, current.node, nodes as u16);
+        }
         current.request = None;
         current.attempts += 1;
         self.met.retries += u64::from(current.attempts > 1);

@@ -24,6 +24,8 @@ enum Theme {
     Losses,
     /// Leaders are nearly usurped: nothing else.
     Usurped,
+    /// Leaders are deposed without their knowledge: nothing else.
+    Deposed,
     /// Log writes hang: nothing else.
     Hung,
 }
@@ -35,6 +37,7 @@ impl Theme {
             0..=3 => Self::Losses,
             4 | 5 => Self::Usurped,
             6 => Self::Hung,
+            7 => Self::Deposed,
             _ => Self::Mixed,
         }
     }
@@ -123,6 +126,23 @@ pub enum Stroke {
         /// Until when.
         until: Nanos,
     },
+    /// A process stands still in the midst of a turn of each core: later than it looked at the clock.
+    Stall {
+        /// Whose.
+        node: u16,
+        /// Until when.
+        until: Nanos,
+    },
+    /// Every other client writes one partition and asks any node but one, the rest read it there and
+    /// ask nobody else.
+    Split {
+        /// The node.
+        node: u16,
+        /// The partition.
+        partition: u16,
+        /// Until when.
+        until: Nanos,
+    },
     /// A write of a log does not come back until the process is ended.
     Hang {
         /// Whose.
@@ -187,11 +207,14 @@ pub enum Kind {
     /// A leader was cut off from one follower while the other was killed and back at once: whoever
     /// forgets what he has promised makes another leader before the first one's lease is over.
     Usurp,
+    /// A leader stood still, or was cut off from the other nodes, while another was elected and written
+    /// to; clients went on asking the first one.
+    Depose,
 }
 
 impl Kind {
     /// All of them, with their names.
-    pub const ALL: [(Self, &'static str); 21] = [
+    pub const ALL: [(Self, &'static str); 22] = [
         (Self::Kill, "processes killed"),
         (Self::PowerCut, "power cuts"),
         (Self::Stop, "processes stopped"),
@@ -213,6 +236,7 @@ impl Kind {
         (Self::WipeMajority, "majorities wiped"),
         (Self::Hang, "log writes that hung"),
         (Self::Usurp, "leaders nearly usurped"),
+        (Self::Depose, "leaders deposed without their knowledge"),
     ];
 
     /// How many nodes it needs, at least and at most.
@@ -220,7 +244,7 @@ impl Kind {
     pub fn nodes(self) -> RangeInclusive<u16> {
         match self {
             Self::OneWay | Self::Partial | Self::Isolated | Self::HalfIsolated => 2..=u16::MAX,
-            Self::Wipe | Self::RollBack | Self::Damage | Self::Usurp => 3..=u16::MAX,
+            Self::Wipe | Self::RollBack | Self::Damage | Self::Usurp | Self::Depose => 3..=u16::MAX,
             Self::WipeMajority => 3..=3,
             _ => 1..=u16::MAX,
         }
@@ -264,12 +288,13 @@ impl Faults {
         let mut kinds: Vec<Kind> = of_size.filter(|_| !rng.one_in(3)).collect();
         match theme {
             // Too rare for its purpose among all others.
-            Theme::Mixed => kinds.retain(|kind| *kind != Kind::Usurp),
+            Theme::Mixed => kinds.retain(|kind| !matches!(kind, Kind::Usurp | Kind::Depose)),
             Theme::Losses => {
                 kinds.retain(|kind| kind.takes_data());
                 kinds.extend([Kind::RollBack, Kind::Damage, Kind::Kill, Kind::PowerCut]);
             }
             Theme::Usurped => kinds = vec![Kind::Usurp],
+            Theme::Deposed => kinds = vec![Kind::Depose],
             Theme::Hung => kinds = vec![Kind::Hang],
         }
         // After that no other data can be given back.
@@ -282,6 +307,7 @@ impl Faults {
             Theme::Mixed => [200, 700, 2000, 5000][rng.index(4)],
             Theme::Losses => 500,
             Theme::Usurped => 1_500,
+            Theme::Deposed => 2_500,
             Theme::Hung => 7_000,
         } * MILLI;
         Self {
@@ -325,7 +351,7 @@ impl Faults {
     /// Whether everything else is to be quick and quiet.
     #[must_use]
     pub fn is_directed(&self) -> bool {
-        matches!(self.theme, Theme::Usurped | Theme::Hung)
+        matches!(self.theme, Theme::Usurped | Theme::Deposed | Theme::Hung)
     }
 
     /// Whether nothing happens in this run but that log writes hang.
@@ -364,6 +390,7 @@ impl Faults {
         let node = self.rng.below(u64::from(self.nodes)) as u16;
         let strokes = match kind {
             Kind::Usurp => self.usurp(now, nodes),
+            Kind::Depose => self.depose(now, nodes),
             kind if kind.takes_data() && !is_whole => Vec::new(),
             kind => {
                 let stroke = self.stroke(now, kind, node, nodes);

@@ -76,6 +76,8 @@ struct Core {
     busy_until: Nanos,
     /// Whether a turn has begun and was interrupted.
     begun: bool,
+    /// Until when the next turn is interrupted, if that is later than its beginning.
+    stall_until: Nanos,
 }
 
 /// Why a process ends by itself.
@@ -385,6 +387,7 @@ impl Node {
                 wake_at: now,
                 busy_until: now,
                 begun: false,
+                stall_until: 0,
             });
         }
     }
@@ -497,6 +500,13 @@ impl Node {
             }
         }
         moved
+    }
+
+    /// Interrupts the next turn of each core until a time.
+    pub fn stall(&mut self, until: Nanos) {
+        for core in &mut self.cores {
+            core.stall_until = until;
+        }
     }
 
     /// A core of this process that takes a new connection; `None` if nobody listens.

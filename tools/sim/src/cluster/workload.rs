@@ -178,21 +178,25 @@ pub fn draw(
             };
             Plan::Write(vec![(key, guard, change)])
         }
+        Use::Group(group) if reads < 65 => Plan::Scan(format!("{{group-{group}}}").into_bytes()),
+        Use::Counter | Use::Group(_) => write_of(rng, keys, key, fresh),
+    }
+}
+
+/// A write of one key, or of its group.
+#[must_use]
+pub fn write_of(rng: &mut Rng, keys: &Keys, key: KeyId, fresh: i64) -> Plan {
+    match keys.use_of(key) {
+        Use::Register => Plan::Write(vec![(key, Guard::None, Change::Put(fresh))]),
         // So large that no two sets of them have the same sum.
         Use::Counter => {
             let by = rng.between(1, 1 << 40) as i64;
             Plan::Write(vec![(key, Guard::None, Change::Add(by))])
         }
         Use::Group(group) => {
-            let prefix = format!("{{group-{group}}}").into_bytes();
-            if reads < 65 {
-                return Plan::Scan(prefix);
-            }
-            let all = keys.with_prefix(&prefix).into_iter();
-            Plan::Write(
-                all.map(|key| (key, Guard::None, Change::Put(fresh)))
-                    .collect(),
-            )
+            let all = keys.with_prefix(format!("{{group-{group}}}").as_bytes());
+            let put = |key| (key, Guard::None, Change::Put(fresh));
+            Plan::Write(all.into_iter().map(put).collect())
         }
     }
 }

@@ -106,7 +106,7 @@ impl Faults {
                 })
             }
             // Several strokes: see there.
-            Kind::Usurp => None,
+            Kind::Usurp | Kind::Depose => None,
             Kind::WipeMajority => {
                 self.kinds.retain(|kind| *kind != Kind::WipeMajority);
                 Some(Stroke::WipeMajority { spared: node })
@@ -122,20 +122,12 @@ impl Faults {
     /// A leader is cut off from one of its followers, which lacks nothing, since no client does anything
     /// meanwhile, and soon stands for election. The other follower is killed and back at once, and hears
     /// of nobody but of the one that asks for its vote: if it gave it, there would be another leader, and
-    /// clients write there, while the first one has its lease.
+    /// clients write there, while the first one has its lease. Or nobody is killed, but all were asleep when
+    /// the leader was cut off from the one, and clients read at the leader and write at the others.
     pub(super) fn usurp(&mut self, now: Nanos, nodes: &[Node]) -> Vec<(Nanos, Stroke)> {
-        let up = nodes.iter().filter(|node| node.state == State::Up);
-        let led = up.flat_map(|node| {
-            let states = node.replicas().into_iter();
-            states
-                .filter(|state| state.leads)
-                .map(move |state| (node, state.partition))
-        });
-        let led: Vec<(&Node, u16)> = led.collect();
-        if led.is_empty() {
+        let Some((leader, partition)) = self.any_leader(nodes) else {
             return Vec::new();
-        }
-        let (leader, partition) = led[self.rng.index(led.len())];
+        };
         let holders = leader
             .cluster()
             .map_or(&[][..], |known| known.holders(partition));
@@ -147,11 +139,30 @@ impl Faults {
         let rival = others.swap_remove(self.rng.index(others.len()));
         let voter = others[self.rng.index(others.len())];
         let (here, there) = (Place::Node(leader.number), Place::Node(rival));
-        let at = self.rng.between(250, 600) * MILLI;
         let cut = |from, to, until| Stroke::Cut {
             directions: vec![(from, to), (to, from)],
             until: now + until,
         };
+        if self.rng.one_in(2) {
+            let quiet = self.rng.between(500, 1_000) * MILLI;
+            let until = quiet + SECOND;
+            let split = Stroke::Split {
+                node: leader.number,
+                partition,
+                until: now + until,
+            };
+            return vec![
+                (
+                    0,
+                    Stroke::Hush {
+                        until: now + quiet + 300 * MILLI,
+                    },
+                ),
+                (quiet, cut(here, there, until)),
+                (quiet, split),
+            ];
+        }
+        let at = self.rng.between(250, 600) * MILLI;
         vec![
             (0, cut(here, there, at + 400 * MILLI)),
             (
@@ -163,6 +174,61 @@ impl Faults {
             (at, Stroke::KillQuickly { node: voter }),
             (at, cut(here, Place::Node(voter), at + 200 * MILLI)),
         ]
+    }
+
+    /// A leader stands still in the midst of a turn, or is cut off from all other nodes but not from clients, or
+    /// both, for longer than it takes to elect another one. Some clients write there, others go on asking
+    /// the first: what they asked waits for it when it goes on, before anything else does. Where nobody
+    /// asked for anything before, the group sleeps when it begins.
+    pub(super) fn depose(&mut self, now: Nanos, nodes: &[Node]) -> Vec<(Nanos, Stroke)> {
+        let Some((leader, partition)) = self.any_leader(nodes) else {
+            return Vec::new();
+        };
+        let node = leader.number;
+        let quiet = match self.rng.one_in(2) {
+            true => self.rng.between(500, 1_000) * MILLI,
+            false => 0,
+        };
+        let until = now + quiet + self.rng.between(450, 900) * MILLI;
+        // Which of both: 0 only stands still, 1 is only cut off.
+        let how = self.rng.below(4);
+        let mut strokes = vec![
+            (0, Stroke::Hush { until: now + quiet }),
+            (
+                quiet,
+                Stroke::Split {
+                    node,
+                    partition,
+                    until: until + 100 * MILLI,
+                },
+            ),
+        ];
+        if how != 0 {
+            let others = (0..self.nodes).filter(|&other| other != node);
+            let directions = others
+                .map(|other| (Place::Node(node), Place::Node(other)))
+                .flat_map(|(here, there)| [(here, there), (there, here)])
+                .collect();
+            let until = until + 50 * MILLI;
+            strokes.push((quiet, Stroke::Cut { directions, until }));
+        }
+        if how != 1 {
+            strokes.push((quiet, Stroke::Stall { node, until }));
+        }
+        strokes
+    }
+
+    /// A leader and what it leads.
+    fn any_leader<'n>(&mut self, nodes: &'n [Node]) -> Option<(&'n Node, u16)> {
+        let up = nodes.iter().filter(|node| node.state == State::Up);
+        let led = up.flat_map(|node| {
+            let states = node.replicas().into_iter();
+            states
+                .filter(|state| state.leads)
+                .map(move |state| (node, state.partition))
+        });
+        let led: Vec<(&Node, u16)> = led.collect();
+        (!led.is_empty()).then(|| led[self.rng.index(led.len())])
     }
 
     /// One kind of failing operation. Each is told to the process; what a disk destroys without a

@@ -37,7 +37,7 @@ impl Node {
             .map(|core| MAILBOX.saturating_sub(core.inbox.len()))
             .collect();
         let stall = self.rng.one_in(self.setup.stall_one_in) && !self.calm;
-        let stall_ns = self.rng.between(MILLI, 3_000 * MILLI);
+        let stall_until = now + self.rng.between(MILLI, 3_000 * MILLI);
         let cost = self.rng.between(MICRO, 8 * MICRO);
         let heartbeat = self.rng.between(HEARTBEAT / 2, HEARTBEAT);
         let clock = self.clock;
@@ -48,10 +48,11 @@ impl Node {
             && !std::mem::take(&mut core.begun)
         {
             shard.begin_turn();
-            if stall {
+            let told = std::mem::take(&mut core.stall_until);
+            if stall || told > now {
                 self.stalls += 1;
                 core.begun = true;
-                core.busy_until = now + stall_ns;
+                core.busy_until = if told > now { told } else { stall_until };
                 core.wake_at = core.busy_until;
                 return Ok(Turned {
                     out: Vec::new(),

@@ -71,6 +71,16 @@ impl World {
                     client.hush(until);
                 }
             }
+            Stroke::Stall { node, until } => self.nodes[usize::from(node)].stall(until),
+            Stroke::Split {
+                node,
+                partition,
+                until,
+            } => {
+                for client in &mut self.clients {
+                    client.split(node, partition, until);
+                }
+            }
             Stroke::Hang { node, until } => {
                 self.nodes[usize::from(node)].hang_log();
                 self.hangs.push((self.now, until));
