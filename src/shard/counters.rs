@@ -73,7 +73,7 @@ counters! {
     snapshots_installed_total,
     /// Scan pages.
     scan_pages_total,
-    /// Microseconds that acknowledgements were held back by write throttling.
+    /// Time that acknowledgements were held back by write throttling.
     throttled_us_total,
     /// Links to other nodes open now.
     peer_links,

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,11 +18,16 @@ pub(super) struct Nodes {
 
 impl Nodes {
     pub(super) fn start() -> Self {
+        Self::start_in(|index, folder| folder.join(name(index)))
+    }
+
+    /// Each node in a folder of the caller's choice, who is given one for all.
+    pub(super) fn start_in(dir: impl Fn(usize, &Path) -> PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let addresses = free_addresses(3);
         let mut servers: Vec<Server> = (0..3)
             .map(|index| {
-                let dir = folder.path().join(name(index));
+                let dir = dir(index, folder.path());
                 Server::begin(&dir, addresses[index], arguments(index, &addresses))
             })
             .collect();

@@ -153,12 +153,29 @@ impl LoopDisk {
         Self::mounted(folder).unwrap()
     }
 
+    /// No write to it comes back until what is returned is dropped. `None` where that cannot be.
+    pub fn freeze(&self) -> Option<Frozen<'_>> {
+        run("fsfreeze", &["--freeze", self.mount.to_str()?]).then_some(Frozen(self))
+    }
+
     fn mounted(folder: tempfile::TempDir) -> Option<Self> {
         let mount = folder.path().join("mount");
         std::fs::create_dir(&mount).unwrap();
         let file = folder.path().join("image");
         run("mount", &["-o", "loop", file.to_str()?, mount.to_str()?])
             .then_some(Self { folder, mount })
+    }
+}
+
+/// A disk that hangs.
+pub struct Frozen<'d>(&'d LoopDisk);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        run(
+            "fsfreeze",
+            &["--unfreeze", self.0.mount.to_str().unwrap_or_default()],
+        );
     }
 }
 

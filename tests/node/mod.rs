@@ -5,6 +5,7 @@ mod cluster;
 mod crash;
 mod disk_full;
 mod faults;
+mod hung_log;
 mod input;
 mod leadership;
 mod lifecycle;
