@@ -311,24 +311,44 @@ impl<E: Env> Inner<E> {
         self.ready.borrow_mut().extend(ready);
     }
 
-    /// Answers what waited past its deadline: a write under way is in doubt, anything else was not
-    /// done.
-    pub(super) fn expire(&self) {
-        let now = self.clock.get().now;
+    /// Answers the partition's writes under way whose deadline is no later than this: they are in doubt.
+    fn in_doubt_by(&self, partition: PartitionId, deadline: Duration) {
         let mut doubtful = Vec::new();
-        for (queue, partition) in self.pending.borrow_mut().iter_mut().zip(0..) {
-            if !queue.is_empty() {
-                queue.expire(now, |id, outcome| {
-                    doubtful.push((token(partition, id), outcome))
-                });
-            }
-        }
+        self.pending.borrow_mut()[usize::from(partition)].expire(deadline, |id, outcome| {
+            doubtful.push((token(partition, id), outcome));
+        });
         for (token, mut outcome) in doubtful {
-            self.mark_stored(token.partition, token.index, &mut outcome);
+            self.mark_stored(partition, token.index, &mut outcome);
             if let Some(origin) = outcome.origin() {
                 self.note_write(origin, token);
                 self.in_doubt(origin);
             }
+        }
+    }
+
+    /// Nothing is applied here for a while, and another node leads the partition or is about to: clients
+    /// had better ask there. Writes under way are answered as in doubt, which a repeat settles; reads
+    /// that wait for them are looked at again.
+    pub(super) fn let_go(&self, partition: PartitionId) {
+        self.in_doubt_by(partition, Duration::MAX);
+        let stuck: Vec<_> = self
+            .deferred
+            .borrow_mut()
+            .extract_if(.., |waiting| {
+                let mut wanted = waiting.wanted.iter();
+                wanted.any(|(of, _)| *of == partition)
+            })
+            .collect();
+        self.ready.borrow_mut().extend(stuck);
+    }
+
+    /// Answers what waited past its deadline: a write under way is in doubt, anything else was not
+    /// done.
+    pub(super) fn expire(&self) {
+        let now = self.clock.get().now;
+        let partitions = self.pending.borrow().len();
+        for partition in 0..partitions as PartitionId {
+            self.in_doubt_by(partition, now);
         }
         let unspread: Vec<Spreading> = self
             .spreading

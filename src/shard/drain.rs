@@ -6,7 +6,8 @@
 //! else is there) is kept and tried again at each tick.
 //!
 //! A core whose oldest log write takes too long does the same by itself: its followers' disks may be
-//! well. If the write does not end, the shard stops: what waits for it would wait for ever.
+//! well. Whoever waits for its log is told to ask elsewhere (found by freezing a real file system: until
+//! then a write that was under way waited for as long as it liked). If the write does not end, the shard stops: what waits for it would wait for ever.
 
 use std::time::Duration;
 
@@ -36,7 +37,8 @@ impl<E: Env> Inner<E> {
             self.tells_left.set(TELLS);
             self.tell_state();
         }
-        if !self.log_is_slow() && !cluster.drains() {
+        let is_slow = self.log_is_slow();
+        if !is_slow && !cluster.drains() {
             return;
         }
         for partition in self.config.map.owned_by(self.config.core) {
@@ -46,6 +48,9 @@ impl<E: Env> Inner<E> {
             if given == Some(true) {
                 add(&self.counters.leaderships_given_total, 1);
                 self.to_drive(partition);
+            }
+            if is_slow && self.with_replica(partition, |replica| replica.leads()) == Some(false) {
+                self.let_go(partition);
             }
         }
     }

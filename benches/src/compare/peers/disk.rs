@@ -22,16 +22,10 @@ pub struct Disk {
     pub p50_us: f64,
 }
 
-fn fio(context: &Context, dir: &Path, kind: &str, extra: &[&str]) -> Result<Disk, Skip> {
+fn fio(context: &Context, kind: &str, flags: &[&str]) -> Result<Disk, Skip> {
     need("fio", "fio")?;
-    let file = format!("--filename={}", dir.join("fio").display());
-    let mut args = vec![
-        "--name=compare",
-        "--output-format=json",
-        "--direct=1",
-        &file,
-    ];
-    args.extend(extra);
+    let base = ["--name=compare", "--output-format=json", "--direct=1"];
+    let args = [&base[..], flags].concat();
     let finished = run(context.server_cpu, "fio", OsStr::new("fio"), &args, || ())?;
     // fio prints notes before the object.
     let json = finished
@@ -60,13 +54,14 @@ fn fio(context: &Context, dir: &Path, kind: &str, extra: &[&str]) -> Result<Disk
 /// recycled segment is; in the faster of the two ways, `O_DSYNC` and `fdatasync` after each.
 pub fn durable_writes(context: &Context, time: Duration) -> Result<Disk, Skip> {
     let dir = context.temp_dir("fio")?;
-    let base = ["--rw=write", "--size=64m", "--ioengine=sync"];
+    let file = format!("--filename={}", dir.path().join("fio").display());
+    let base = [&file, "--rw=write", "--size=64m", "--ioengine=sync"];
     let lay_out = [&base[..], &["--bs=1m", "--fallocate=none", "--end_fsync=1"]].concat();
-    fio(context, dir.path(), "write", &lay_out)?;
+    fio(context, "write", &lay_out)?;
     let runtime = format!("--runtime={}", (time.as_secs() / 2).max(1));
     let timed = |how| {
         let flags = [&base[..], &["--bs=4k", how, "--time_based", &runtime]].concat();
-        fio(context, dir.path(), "write", &flags)
+        fio(context, "write", &flags)
     };
     let (dsync, datasync) = (timed("--sync=dsync")?, timed("--fdatasync=1")?);
     Ok(if dsync.p50_us <= datasync.p50_us {
@@ -76,21 +71,33 @@ pub fn durable_writes(context: &Context, time: Duration) -> Result<Disk, Skip> {
     })
 }
 
-/// Random 4 KiB reads of a file of `bytes`, 32 at a time.
-pub fn random_reads(context: &Context, bytes: u64, time: Duration) -> Result<Disk, Skip> {
-    let dir = context.temp_dir("fio")?;
-    let size = format!("--size={bytes}");
-    let lay_out = ["--rw=write", "--bs=1m", &size, "--ioengine=sync"];
-    fio(context, dir.path(), "write", &lay_out)?;
+/// Reads the files of a folder once, from one end to the other, so that the caches behind the disk, of a
+/// hypervisor say, hold of them what they can.
+pub fn read_through(context: &Context, dir: &Path) -> Result<(), Skip> {
+    let dir = format!("--opendir={}", dir.display());
+    let flags = [
+        &dir,
+        "--readonly",
+        "--rw=read",
+        "--bs=1m",
+        "--ioengine=sync",
+    ];
+    fio(context, "read", &flags).map(drop)
+}
+
+/// Random 4 KiB reads of the files of a folder, 32 at a time.
+pub fn random_reads(context: &Context, dir: &Path, time: Duration) -> Result<Disk, Skip> {
+    let dir = format!("--opendir={}", dir.display());
     let runtime = format!("--runtime={}", time.as_secs().max(1));
     fio(
         context,
-        dir.path(),
         "read",
         &[
+            &dir,
+            "--readonly",
             "--rw=randread",
+            "--file_service_type=random",
             "--bs=4k",
-            &size,
             "--ioengine=io_uring",
             "--iodepth=32",
             "--norandommap",
