@@ -16,8 +16,9 @@
 //! ```
 //!
 //! One chunk is under way at a time, so a slow follower holds up nobody, and all that a core sends keeps to
-//! a rate, so that requests find it free; what is lost is sent again after a while, a few times, and what was taken already is acknowledged again. A core sends and
-//! receives a few at a time; what is beyond that is refused, and raft asks again.
+//! a rate, so that requests find it free. What is lost is sent again after a while, a few times, and what
+//! was taken already is acknowledged again. A core sends and receives a few at a time; what is beyond that
+//! is refused, and raft asks again.
 
 use std::pin::pin;
 use std::rc::Rc;

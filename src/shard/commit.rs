@@ -16,7 +16,6 @@ use ringbolt_wire::message::{Ack, ErrorCode, Token};
 use super::counters::add;
 use super::mail::Origin;
 use super::pending::{Outcome, Pending};
-use super::refuse::not_leader;
 use super::reply::token;
 use super::trace::{Note, Wait};
 use super::{Held, Inner, Spreading};
@@ -162,15 +161,8 @@ impl<E: Env> Inner<E> {
             }
             return;
         }
-        let refusal = {
-            let replicas = self.replicas.borrow();
-            let replica = replicas
-                .get(usize::from(partition))
-                .and_then(Option::as_ref);
-            not_leader(partition, replica)
-        };
         if let Some(origin) = outcome.origin() {
-            self.refuse(origin, &refusal);
+            self.refuse(origin, &self.led_elsewhere(partition));
         }
     }
 
@@ -326,9 +318,8 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Nothing is applied here for a while, and another node leads the partition or is about to: clients
-    /// had better ask there. Writes under way are answered as in doubt, which a repeat settles; reads
-    /// that wait for them are looked at again.
+    /// Nothing is applied here for a while, and another node leads the partition or is about to: whoever
+    /// waits is sent there. Writes under way are answered as in doubt, which a repeat settles.
     pub(super) fn let_go(&self, partition: PartitionId) {
         self.in_doubt_by(partition, Duration::MAX);
         let stuck: Vec<_> = self
@@ -339,7 +330,15 @@ impl<E: Env> Inner<E> {
                 wanted.any(|(of, _)| *of == partition)
             })
             .collect();
-        self.ready.borrow_mut().extend(stuck);
+        if stuck.is_empty() {
+            return;
+        }
+        let refusal = self.led_elsewhere(partition);
+        for mut waiting in stuck {
+            let now_us = self.clock.get().us;
+            waiting.origin.trace.mark(Wait::Apply, now_us);
+            self.refuse(&waiting.origin, &refusal);
+        }
     }
 
     /// Answers what waited past its deadline: a write under way is in doubt, anything else was not

@@ -20,7 +20,6 @@ use super::counters::add;
 use super::keyspaces::HOME;
 use super::logging::Unlogged;
 use super::mail::{Origin, Scope};
-use super::refuse::not_leader;
 use super::signal::Signal;
 use super::{Inner, micros};
 use crate::cluster::NodeId;
@@ -515,15 +514,7 @@ impl<E: Env> Inner<E> {
             Some(core) if leader != self.config.cluster.here() && !origin.forwarded => {
                 self.forward(leader, core, *origin, scope, bytes);
             }
-            _ => {
-                let replicas = self.replicas.borrow();
-                let replica = replicas
-                    .get(usize::from(partition))
-                    .and_then(Option::as_ref);
-                let refusal = not_leader(partition, replica);
-                drop(replicas);
-                self.refuse(origin, &refusal);
-            }
+            _ => self.refuse(origin, &self.led_elsewhere(partition)),
         }
         false
     }

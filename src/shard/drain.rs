@@ -6,8 +6,9 @@
 //! else is there) is kept and tried again at each tick.
 //!
 //! A core whose oldest log write takes too long does the same by itself: its followers' disks may be
-//! well. Whoever waits for its log is told to ask elsewhere (found by freezing a real file system: until
-//! then a write that was under way waited for as long as it liked). If the write does not end, the shard stops: what waits for it would wait for ever.
+//! well. Whoever waits for its log is sent to the new leader (found by freezing a real file system: a write
+//! that was under way had waited for its own deadline). If the write does not end, the shard stops: what
+//! waits for it would wait for ever.
 
 use std::time::Duration;
 

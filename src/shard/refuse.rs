@@ -92,6 +92,13 @@ impl<E: Env> Inner<E> {
         }
     }
 
+    /// Where a request for a partition that is not served here should go.
+    pub(super) fn led_elsewhere(&self, partition: PartitionId) -> Refusal {
+        let replicas = self.replicas.borrow();
+        let replica = replicas.get(usize::from(partition));
+        not_leader(partition, replica.and_then(Option::as_ref))
+    }
+
     /// Once background work has met a damaged table nothing more gets into tables: writes would only
     /// fill memory and the log.
     pub(super) fn check_tables(&self) -> Result<(), Refusal> {

@@ -119,11 +119,9 @@ impl Faults {
         }
     }
 
-    /// A leader is cut off from one of its followers, which lacks nothing, since no client does anything
-    /// meanwhile, and soon stands for election. The other follower is killed and back at once, and hears
-    /// of nobody but of the one that asks for its vote: if it gave it, there would be another leader, and
-    /// clients write there, while the first one has its lease. Or nobody is killed, but all were asleep when
-    /// the leader was cut off from the one, and clients read at the leader and write at the others.
+    /// A leader is cut off from one of its followers, which soon stands for election, while the other one hears
+    /// of both: if it forgot what it has promised, there would be another leader, and clients write there,
+    /// while the first one has its lease.
     pub(super) fn usurp(&mut self, now: Nanos, nodes: &[Node]) -> Vec<(Nanos, Stroke)> {
         let Some((leader, partition)) = self.any_leader(nodes) else {
             return Vec::new();
@@ -138,41 +136,55 @@ impl Faults {
         }
         let rival = others.swap_remove(self.rng.index(others.len()));
         let voter = others[self.rng.index(others.len())];
-        let (here, there) = (Place::Node(leader.number), Place::Node(rival));
-        let cut = |from, to, until| Stroke::Cut {
-            directions: vec![(from, to), (to, from)],
-            until: now + until,
-        };
-        if self.rng.one_in(2) {
-            let quiet = self.rng.between(500, 1_000) * MILLI;
-            let until = quiet + SECOND;
-            let split = Stroke::Split {
-                node: leader.number,
-                partition,
-                until: now + until,
-            };
-            return vec![
-                (
-                    0,
-                    Stroke::Hush {
-                        until: now + quiet + 300 * MILLI,
-                    },
-                ),
-                (quiet, cut(here, there, until)),
-                (quiet, split),
-            ];
+        match self.rng.one_in(2) {
+            true => self.usurp_asleep(now, leader.number, partition, rival),
+            false => self.usurp_restarted(now, leader.number, rival, voter),
         }
-        let at = self.rng.between(250, 600) * MILLI;
+    }
+
+    /// All were asleep before; clients read at the leader and write at the others.
+    fn usurp_asleep(
+        &mut self,
+        now: Nanos,
+        leader: u16,
+        partition: u16,
+        rival: u16,
+    ) -> Vec<(Nanos, Stroke)> {
+        let quiet = self.rng.between(500, 1_000) * MILLI;
+        let until = now + quiet + SECOND;
+        let hush = Stroke::Hush {
+            until: now + quiet + 300 * MILLI,
+        };
+        let split = Stroke::Split {
+            node: leader,
+            partition,
+            until,
+        };
         vec![
-            (0, cut(here, there, at + 400 * MILLI)),
-            (
-                0,
-                Stroke::Hush {
-                    until: now + at + 50 * MILLI,
-                },
-            ),
+            (0, hush),
+            (quiet, cut_between(leader, rival, until)),
+            (quiet, split),
+        ]
+    }
+
+    /// The rival lacks nothing, since no client does anything meanwhile. The voter is killed and back at once,
+    /// and hears of nobody but of the one that asks for its vote.
+    fn usurp_restarted(
+        &mut self,
+        now: Nanos,
+        leader: u16,
+        rival: u16,
+        voter: u16,
+    ) -> Vec<(Nanos, Stroke)> {
+        let at = self.rng.between(250, 600) * MILLI;
+        let hush = Stroke::Hush {
+            until: now + at + 50 * MILLI,
+        };
+        vec![
+            (0, cut_between(leader, rival, now + at + 400 * MILLI)),
+            (0, hush),
             (at, Stroke::KillQuickly { node: voter }),
-            (at, cut(here, Place::Node(voter), at + 200 * MILLI)),
+            (at, cut_between(leader, voter, now + at + 200 * MILLI)),
         ]
     }
 
@@ -205,12 +217,8 @@ impl Faults {
         ];
         if how != 0 {
             let others = (0..self.nodes).filter(|&other| other != node);
-            let directions = others
-                .map(|other| (Place::Node(node), Place::Node(other)))
-                .flat_map(|(here, there)| [(here, there), (there, here)])
-                .collect();
             let until = until + 50 * MILLI;
-            strokes.push((quiet, Stroke::Cut { directions, until }));
+            strokes.extend(others.map(|other| (quiet, cut_between(node, other, until))));
         }
         if how != 1 {
             strokes.push((quiet, Stroke::Stall { node, until }));
@@ -252,5 +260,14 @@ impl Faults {
             2 => rule.only(FileClass::Manifest),
             _ => rule,
         }
+    }
+}
+
+/// Nothing goes between two nodes.
+fn cut_between(one: u16, other: u16, until: Nanos) -> Stroke {
+    let (one, other) = (Place::Node(one), Place::Node(other));
+    Stroke::Cut {
+        directions: vec![(one, other), (other, one)],
+        until,
     }
 }
