@@ -12,6 +12,8 @@ pub const KEY_BYTES_MAX: usize = 64 << 10;
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 /// Largest description of a group's membership, or of a change of it, in bytes.
 pub const MEMBERSHIP_BYTES_MAX: usize = 4 << 10;
+/// Largest outcome of a write, in bytes.
+pub const OUTCOME_BYTES_MAX: usize = 1 << 10;
 
 /// Where an entry stands in its partition's history, as in Raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -36,6 +38,27 @@ pub struct EntryHead {
     /// The partition's time, in milliseconds since the Unix epoch: never less than that of the
     /// entry before.
     pub time_ms: u64,
+}
+
+impl EntryHead {
+    /// The client's write that it is, if a client has numbered it.
+    #[inline]
+    #[must_use]
+    pub fn write_id(&self) -> Option<WriteId> {
+        (self.client != 0 && self.sequence != 0).then_some(WriteId {
+            client: self.client,
+            sequence: self.sequence,
+        })
+    }
+}
+
+/// A client's write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteId {
+    /// The client, not 0.
+    pub client: u64,
+    /// The client's number for the write, not 0.
+    pub sequence: u64,
 }
 
 /// One change. Effects are decided by the leader: applying them needs no look at what is there.
@@ -75,5 +98,11 @@ pub enum Effect<'a> {
     Membership {
         /// The change, at most [`MEMBERSHIP_BYTES_MAX`] long.
         change: &'a [u8],
+    },
+    /// What the write came to, for whoever sends it again ([`crate::writers`]). An entry has at most
+    /// one; none stands for an empty one.
+    Outcome {
+        /// As the owner wrote it, at most [`OUTCOME_BYTES_MAX`] long.
+        outcome: &'a [u8],
     },
 }

@@ -24,3 +24,4 @@ pub mod snapshot;
 pub mod table;
 pub mod terms;
 pub mod tree;
+pub mod writers;

@@ -76,4 +76,6 @@ planted_bugs! {
     FlushedTooMuch,
     /// A snapshot's versions are dropped by compaction while a cursor reads them.
     SnapshotIgnored,
+    /// A memtable is closed without what became of the writes in it.
+    ResultsNotPutDown,
 }

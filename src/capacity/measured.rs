@@ -23,22 +23,19 @@ pub const START_S: f64 = 1.5;
 /// Puts that wait for one log write on a busy core: half of 50 connections, for two writes are under
 /// way at once.
 pub const PUTS_PER_GROUP: f64 = 25.0;
-/// What the result of a put, kept for its repeat, adds to its log record, in bytes: 51 were seen.
-pub const RESULT_LOG_BYTES: f64 = 51.0;
 /// What a row takes in a data block beside key and value, in bytes: lengths, flags and the differences
 /// of version and times, as docs/format-table.md has them.
 pub const ROW_BYTES: f64 = 10.0;
 /// What an entry of an index block takes beside its key, in bytes: the same, with offset and length.
 pub const INDEX_ENTRY_BYTES: f64 = 12.0;
 /// What a put takes in a memtable beside key and value, in bytes: the row's header, its place in the
-/// tree and in the index, and the row of its result with its place in the tree. 150 to 170 were seen
-/// with values of 100 B (110,000 to 360,000 puts), 159 and 169 with 1 KiB (78,000 and 161,000).
-pub const MEMTABLE_ROW_BYTES: f64 = 160.0;
+/// tree and in the index. 76 were seen with values of 100 B (104,000 puts), 74 with 1 KiB (74,000).
+pub const MEMTABLE_ROW_BYTES: f64 = 75.0;
 /// Space that was seen over what the levels explain: peak 1.37 instead of 1.24 (ARCHITECTURE.md, "Level
 /// 0 is compacted by columns").
 pub const SPACE_SLACK: f64 = 1.1;
-/// Resident memory over the setting `memory`, at most as seen: 1.03 at 256 MiB (gate 13), 1.24 at
-/// 128 MiB on one core, of which a good part does not grow with it.
+/// Resident memory over the setting `memory`, at most as seen: 1.03 at 256 MiB (gate 13), 0.88 to
+/// 1.24 at 128 MiB on one core, of which a good part does not grow with it.
 pub const RESIDENT_SLACK: f64 = 1.25;
 /// How busy cores may be in the long run; the rest is for peaks and for the time after a restart.
 pub const CPU_SHARE_MAX: f64 = 0.6;

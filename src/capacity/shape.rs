@@ -67,7 +67,7 @@ impl RecordSizes {
             table: head + value as f64 * ratio + block / rows + index,
             // The top block has an entry for each part; the cache has two blocks of it.
             meta: index + (entry + 2.0 * (ENTRY_BYTES as f64 + block)) / part_rows,
-            log: plain + log_overhead() + measured::RESULT_LOG_BYTES + in_group,
+            log: plain + log_overhead() + in_group,
             memtable: row_key + value as f64 + measured::MEMTABLE_ROW_BYTES,
         }
     }

@@ -15,7 +15,7 @@ impl Replica {
         }
         self.wake();
         self.sleep.disturb();
-        let head = self.next_head(0, 0, now_ms);
+        let head = self.next_head(None, now_ms);
         let bytes = change.encode();
         let payload = encode_payload(&head, &[Effect::Membership { change: &bytes }])?;
         self.raft

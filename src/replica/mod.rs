@@ -24,7 +24,7 @@ use std::time::Duration;
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::prelude::HardState;
 use raft::{Config, RawNode, StateRole};
-use ringbolt_engine::entry::{EntryHead, LogId, PartitionId};
+use ringbolt_engine::entry::{EntryHead, LogId, PartitionId, WriteId};
 use ringbolt_engine::log::RecoveredReplica;
 use ringbolt_engine::terms::Terms;
 
@@ -365,15 +365,15 @@ impl Replica {
     /// The head of the entry that [`Replica::propose`] would make now. `now_ms` is the wall clock:
     /// the partition's time never goes back, whatever the clock does.
     #[must_use]
-    pub fn next_head(&self, client: u64, sequence: u64, now_ms: u64) -> EntryHead {
+    pub fn next_head(&self, write: Option<WriteId>, now_ms: u64) -> EntryHead {
         EntryHead {
             partition: self.partition,
             id: LogId {
                 term: self.raft.raft.term,
                 index: self.last_index() + 1,
             },
-            client,
-            sequence,
+            client: write.map_or(0, |write| write.client),
+            sequence: write.map_or(0, |write| write.sequence),
             time_ms: self.next_time_ms(now_ms),
         }
     }

@@ -173,7 +173,7 @@ impl Group {
 
     fn put(&mut self, at: u64, value: &[u8]) -> LogId {
         let replica = self.replicas.get_mut(&at).unwrap();
-        let head = replica.next_head(0, 0, 5);
+        let head = replica.next_head(None, 5);
         let effect = Effect::Put {
             keyspace: 0,
             key: b"k",

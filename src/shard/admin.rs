@@ -264,7 +264,7 @@ impl<E: Env> Inner<E> {
         partition: PartitionId,
         effects: &[Effect<'_>],
     ) -> Result<Signal<Option<LogId>>, Refusal> {
-        let head = self.propose(partition, 0, 0, effects)?;
+        let head = self.propose(partition, None, effects)?;
         let committed = Signal::new();
         let pending = Pending {
             id: head.id,

@@ -437,7 +437,7 @@ impl<E: Env> Inner<E> {
                 // Half of it is in the log, or nothing: the next start finds out which.
                 return this.stop(&format!("partition {partition}: a snapshot: {error}"));
             }
-            let terms = match this.load_own_rows(partition).await {
+            let terms = match this.load_terms(partition).await {
                 Ok(terms) => terms,
                 Err(error) => return this.stop(&format!("partition {partition}: {error}")),
             };

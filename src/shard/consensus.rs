@@ -218,9 +218,6 @@ impl<E: Env> Inner<E> {
             if !skipped {
                 self.engine.apply(&head, effects);
             }
-            if head.client != 0 {
-                self.result_applied(&head, effects);
-            }
             let leads = self.with_replica(partition, |replica| {
                 replica.applied(&head);
                 replica.serves()
@@ -277,7 +274,6 @@ impl<E: Env> Inner<E> {
         if leads {
             add(&self.counters.leaderships_total, 1);
         } else {
-            self.writers.borrow_mut()[usize::from(partition)].stepped_down();
             let rounds = self.rounds.borrow_mut().remove(&partition);
             for signal in rounds.into_iter().flat_map(Rounds::into_signals) {
                 signal.set(false);

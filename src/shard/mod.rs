@@ -99,7 +99,6 @@ use resp::Resp;
 use route::PartitionMap;
 use sessions::{Sessions, Stage};
 use trace::{Account, Acks};
-use writers::Writers;
 
 pub use observe::ReplicaState;
 pub use resp::resp_refusal;
@@ -217,8 +216,6 @@ struct Inner<E: Env> {
     replicas: RefCell<Box<[Option<Replica>]>>,
     /// By partition.
     pending: RefCell<Box<[PendingQueue]>>,
-    /// By partition.
-    writers: RefCell<Box<[Writers]>>,
     /// How many pending writes are to be answered once they are durable here.
     leader_acks: Cell<u64>,
     spreading: RefCell<Vec<Spreading>>,
@@ -321,7 +318,6 @@ impl<E: Env> Shard<E> {
             leaving: RefCell::default(),
             replicas: RefCell::new((0..partitions).map(|_| None).collect()),
             pending: RefCell::new((0..partitions).map(|_| PendingQueue::default()).collect()),
-            writers: RefCell::new((0..partitions).map(|_| Writers::default()).collect()),
             leader_acks: Cell::new(0),
             spreading: RefCell::default(),
             driving: RefCell::default(),

@@ -7,7 +7,7 @@
 //! | key | what |
 //! |---|---|
 //! | `\0t`… | where a term begins: [`ringbolt_engine::terms`] |
-//! | `\0w`… | what a write came to: [`super::writers`] |
+//! | `\0w` | what became of the newest writes: [`ringbolt_engine::writers`] |
 //! | `\0map` | the cluster map, in the home partition: [`super::members`] |
 //! | `\0next` | the next keyspace's number, in the home partition: [`super::keyspaces`] |
 
@@ -19,29 +19,24 @@ use ringbolt_engine::terms::{self, Terms};
 use ringbolt_wire::message::KEYSPACE_SYSTEM;
 
 use super::Inner;
-use super::writers::{ResultRow, Writers};
 
 /// The first key behind all of them: the lowest that may name a keyspace.
 pub(super) const END: &[u8] = &[1];
 
 impl<E: Env> Inner<E> {
-    /// Reads where the partition's terms begin and what its newest writes came to. The latter is in
-    /// force at once; the former is for the replica.
-    pub(super) async fn load_own_rows(&self, partition: PartitionId) -> Result<Terms, EngineError> {
+    /// Reads where the partition's terms begin.
+    pub(super) async fn load_terms(&self, partition: PartitionId) -> Result<Terms, EngineError> {
         let (from, to) = keyspace_range(partition, KEYSPACE_SYSTEM, b"", END);
         let tree = self.engine.tree();
         let mut cursor = tree.cursor(&from, &to, false, ReadAt::newest(0));
-        let (mut firsts, mut results) = (Vec::new(), Vec::new());
+        let mut firsts = Vec::new();
         while let Some((row_key, meta, value)) = cursor.next().await? {
             let key = split_row_key(row_key).map_or(&[][..], |parts| parts.key);
             firsts.extend(terms::decode(key, value).map(|term| LogId {
                 term,
                 index: meta.version,
             }));
-            results.extend(ResultRow::decode(key, value, meta.version));
         }
-        let writers = Writers::load(results, self.env.now());
-        self.writers.borrow_mut()[usize::from(partition)] = writers;
         Ok(Terms::of(firsts))
     }
 }

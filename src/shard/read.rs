@@ -107,7 +107,7 @@ impl<E: Env> Inner<E> {
                 return Ok(replica.last_index());
             }
         }
-        let head = self.propose(partition, 0, 0, &[])?;
+        let head = self.propose(partition, None, &[])?;
         Ok(head.id.index)
     }
 

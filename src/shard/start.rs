@@ -78,12 +78,7 @@ impl<E: Env> Shard<E> {
             let found = recovered.iter().find(|r| r.partition == partition);
             let applied = inner.engine.tree().applied(partition);
             let mut replica = Replica::new(&start, found, applied.time_ms)?;
-            replica.set_terms(
-                inner
-                    .load_own_rows(partition)
-                    .await
-                    .map_err(Refusal::from)?,
-            );
+            replica.set_terms(inner.load_terms(partition).await.map_err(Refusal::from)?);
             if found.is_none_or(|found| found.hard.replica_id == 0) {
                 // First, so that no replay takes one of several voters for one that commits alone.
                 let membership = replica.membership().encode();

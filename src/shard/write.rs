@@ -10,7 +10,7 @@
 
 use std::rc::Rc;
 
-use ringbolt_engine::entry::{Effect, EntryHead, KeyspaceId, PartitionId};
+use ringbolt_engine::entry::{Effect, EntryHead, KeyspaceId, PartitionId, WriteId};
 use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::log::{AppendError, encode_payload};
 use ringbolt_engine::row::{ReadAt, RowKeyBuf};
@@ -23,7 +23,7 @@ use super::pending::{KeyHashes, Outcome, Pending};
 use super::refuse::{not_leader, refusal_of};
 use super::reply::Refusal;
 use super::trace::{Op, Wait};
-use super::writers::{self, Done};
+use super::writers::{Done, write_id};
 use super::{Inner, micros};
 use crate::planted::{self, Bug};
 
@@ -31,12 +31,12 @@ use crate::planted::{self, Bug};
 const DECISION_ATTEMPTS: usize = 16;
 
 impl<E: Env> Inner<E> {
-    /// Proposes an entry: numbers it and encodes it, once for log, peers and tree.
+    /// Proposes an entry, for a write if a client has numbered it: numbers it and encodes it, once for
+    /// log, peers and tree. What the write came to is the last effect.
     pub(super) fn propose(
         &self,
         partition: PartitionId,
-        client: u64,
-        sequence: u64,
+        write: Option<WriteId>,
         effects: &[Effect<'_>],
     ) -> Result<EntryHead, Refusal> {
         let mut replicas = self.replicas.borrow_mut();
@@ -44,7 +44,7 @@ impl<E: Env> Inner<E> {
             Some(Some(replica)) if replica.serves() => replica,
             other => return Err(not_leader(partition, other.and_then(|r| r.as_ref()))),
         };
-        let head = replica.next_head(client, sequence, self.clock.get().wall_ms);
+        let head = replica.next_head(write, self.clock.get().wall_ms);
         let Some(payload) = encode_payload(&head, effects) else {
             return Err(refusal_of(AppendError::TooLarge));
         };
@@ -56,6 +56,14 @@ impl<E: Env> Inner<E> {
         let room = self.engine.log().has_room(payload.len());
         room.map_err(refusal_of)?;
         replica.propose(&head, payload);
+        if let Some(write) = write {
+            let outcome = match effects.last() {
+                Some(Effect::Outcome { outcome }) => outcome,
+                _ => &[][..],
+            };
+            let mut writers = self.engine.tree().writers(partition);
+            writers.proposed(write, head.id, outcome, self.clock.get().now);
+        }
         self.to_drive(partition);
         Ok(head)
     }
@@ -108,27 +116,22 @@ impl<E: Env> Inner<E> {
             }
         };
         let effect = decided.effect(keyspace, &arena);
-        let result = self.result_of(partition, options, || match decided.counter() {
+        let done = match decided.counter() {
             Some(value) => Done::Counter { value },
             None => Done::Written {
                 existed: decided.existed(),
             },
-        });
-        let (client, sequence) = (options.client, options.sequence);
-        let proposed = match &result {
-            Some(result) => self.propose(partition, client, sequence, &[effect, result.effect()]),
-            None => self.propose(partition, client, sequence, &[effect]),
         };
-        let head = match proposed {
+        let outcome = done.outcome_of(options);
+        let effects = [effect, Effect::Outcome { outcome: &outcome }];
+        let effects = &effects[..1 + usize::from(!outcome.is_empty())];
+        let head = match self.propose(partition, write_id(options), effects) {
             Ok(head) => head,
             Err(refusal) => {
                 self.refuse(&origin, &refusal);
                 return true;
             }
         };
-        if let Some(result) = result {
-            self.result_proposed(&head, result);
-        }
         let outcome = match decided.counter() {
             Some(value) => Outcome::Counter { origin, value },
             None => Outcome::Written {
@@ -157,7 +160,7 @@ impl<E: Env> Inner<E> {
         let proposed = self
             .check_leads(partition, keyspace)
             .and_then(|()| self.check_tables())
-            .and_then(|()| self.propose(partition, 0, 0, &[everything]));
+            .and_then(|()| self.propose(partition, None, &[everything]));
         match proposed {
             Ok(head) => {
                 let outcome = Outcome::Written {
@@ -211,20 +214,16 @@ impl<E: Env> Inner<E> {
             }
         }
         let counters: Box<[_]> = decided.iter().map(Decided::counter).collect();
-        let result = self.result_of(partition, options, || Done::of_batch(&counters));
+        let outcome = Done::of_batch(&counters).outcome_of(options);
         let effects: Vec<Effect<'_>> = decided
             .iter()
             .map(|one| one.effect(keyspace, &arena))
-            .chain(result.iter().map(writers::Result::effect))
+            .chain((!outcome.is_empty()).then_some(Effect::Outcome { outcome: &outcome }))
             .collect();
-        let proposed = self.propose(partition, options.client, options.sequence, &effects);
-        let head = match proposed {
+        let head = match self.propose(partition, write_id(options), &effects) {
             Ok(head) => head,
             Err(refusal) => return self.refuse(&origin, &refusal),
         };
-        if let Some(result) = result {
-            self.result_proposed(&head, result);
-        }
         let keys = decided
             .iter()
             .map(|one| self.hash(keyspace, one.key()))

@@ -146,6 +146,9 @@ impl<E: Env> Engine<E> {
             let is_decided = snapshot::is_decided(replacement.as_ref(), snapshot, last);
             tree.settle(partition, replacement, is_decided).await?;
         }
+        for (partition, _) in tree.flushed_all() {
+            tree.load_results(partition).await?;
+        }
         let mut replay = Replay::default();
         replay.run(&env, &mut recovery, &tree).await?;
         let (log, mut replicas) = recovery.finish().await?;

@@ -75,6 +75,9 @@ impl<E: Env> Tree<E> {
     /// since cannot be compacted away while it lives.
     #[must_use]
     pub fn export(&self, partition: PartitionId, deadline: Duration) -> Export<E> {
+        let memtables = self.inner.memtables.borrow();
+        self.inner.put_down(&memtables, partition);
+        drop(memtables);
         let applied = self.applied(partition);
         Export {
             inner: Rc::clone(&self.inner),

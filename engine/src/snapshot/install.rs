@@ -80,7 +80,8 @@ impl<E: Env> Engine<E> {
             tables: tables.iter().map(|t| t.record.clone()).collect(),
         };
         let new = Some((replacement, tables, files));
-        exchange(self.tree(), of.partition, new, decide).await
+        exchange(self.tree(), of.partition, new, decide).await?;
+        self.tree().load_results(of.partition).await
     }
 
     /// Removes a partition: its rows, its position, and all that the log remembers of it, its hard
@@ -286,6 +287,7 @@ impl<E: Env> Inner<E> {
         let install = || {
             self.rotate();
             self.memtables.borrow().hide(partition);
+            self.forget_results(partition);
             for positions in [&self.applied, &self.flushed] {
                 let mut positions = positions.borrow_mut();
                 match applied {

@@ -16,7 +16,7 @@
 //!
 //! All of it belongs to one core.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -31,6 +31,7 @@ use crate::planted::{self, Bug};
 use crate::row::{RowKeyBuf, keyspace_range};
 use crate::table::{Table, TableContext};
 use crate::terms;
+use crate::writers::Writers;
 
 mod columns;
 mod cursor;
@@ -41,6 +42,7 @@ mod open;
 mod options;
 pub(crate) mod partitions;
 mod pressure;
+mod results;
 pub(crate) mod signal;
 mod snapshot;
 pub(crate) mod source;
@@ -139,6 +141,8 @@ pub(crate) struct Inner<E: Env> {
     pub exchanges: RefCell<BTreeMap<PartitionId, u64>>,
     on_flushed: RefCell<Option<Rc<dyn Fn()>>>,
     scratch: RefCell<RowKeyBuf>,
+    /// By partition; those behind the last that ever had any are left out.
+    writers: RefCell<Vec<Writers>>,
 }
 
 impl<E: Env> Tree<E> {
@@ -174,8 +178,19 @@ impl<E: Env> Tree<E> {
             let memtables = inner.memtables.borrow();
             let mut memtable = memtables.active.borrow_mut();
             let mut scratch = inner.scratch.borrow_mut();
+            let mut outcome: &[u8] = &[];
             for effect in effects {
+                if let Effect::Outcome { outcome: bytes } = effect {
+                    outcome = bytes;
+                }
                 apply_effect(&mut memtable, &mut scratch, head, &effect);
+            }
+            if let Some(write) = head
+                .write_id()
+                .filter(|_| inner.options.own_keyspace.is_some())
+            {
+                let mut writers = self.writers(head.partition);
+                writers.applied(write, head.id, outcome, inner.env.now());
             }
             let begins = before.is_none_or(|before| before.id.term < head.id.term);
             if begins && let Some(keyspace) = inner.options.own_keyspace {
@@ -195,6 +210,18 @@ impl<E: Env> Tree<E> {
         };
         inner.applied.borrow_mut().set(head.partition, applied);
         self.close_full();
+    }
+
+    /// What became of a partition's newest writes.
+    #[must_use]
+    pub fn writers(&self, partition: PartitionId) -> RefMut<'_, Writers> {
+        RefMut::map(self.inner.writers.borrow_mut(), |all| {
+            let at = usize::from(partition);
+            if all.len() <= at {
+                all.resize_with(at + 1, Writers::default);
+            }
+            &mut all[at]
+        })
     }
 
     /// Closes the active memtable if it is full. At once, not before the next entry: there may be none,
@@ -404,7 +431,7 @@ fn apply_effect(
             let (low, high) = keyspace_range(head.partition, keyspace, from, to);
             memtable.delete_range(&low, &high, version);
         }
-        Effect::Membership { .. } => {}
+        Effect::Membership { .. } | Effect::Outcome { .. } => {}
     }
 }
 
@@ -418,6 +445,8 @@ impl<E: Env> Inner<E> {
         if memtables.active.borrow().is_empty() && applied.ahead_of(&closed).is_empty() {
             return false;
         }
+        let all = self.writers.borrow().len() as PartitionId;
+        (0..all).for_each(|partition| self.put_down(&memtables, partition));
         memtables.rotate(applied);
         drop(memtables);
         self.flush_wanted.set(false);

@@ -131,6 +131,7 @@ pub(super) async fn open<E: Env>(env: E, dir: &Path, options: TreeOptions) -> Re
         exchanges: RefCell::default(),
         on_flushed: RefCell::default(),
         scratch: RefCell::new(RowKeyBuf::new()),
+        writers: RefCell::default(),
         env,
     };
     inner.share_memory();

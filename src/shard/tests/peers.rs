@@ -419,7 +419,7 @@ fn strangers_are_turned_away_and_say_why() {
             ),
             (
                 PeerHello {
-                    version: 2,
+                    version: PEER_VERSION + 1,
                     ..hello()
                 },
                 ErrorCode::Unsupported,

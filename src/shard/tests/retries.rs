@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ringbolt_engine::env::Env;
 use ringbolt_engine::env::sim::{self, SimOptions};
+use ringbolt_engine::writers::RESULTS_KEPT;
 use ringbolt_wire::list::WriteOpsBuf;
 use ringbolt_wire::message::{
     Condition, ErrorCode, ErrorReply, Request, Response, Token, Ttl, WriteOp, WriteOptions,
@@ -16,7 +17,6 @@ use super::cluster::{leader_of, led};
 use super::network::{Network, with_cluster};
 use super::rig::{PARTITIONS, Placement, Rig, limits, view, with_node};
 use super::value;
-use crate::shard::writers::RESULTS_KEPT;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -297,12 +297,14 @@ fn every_replica_has_the_results_also_one_that_a_snapshot_made() {
         }
         network.heal();
         network.env.sleep(5 * SECOND).await;
-        let partition = usize::from(partition_of(b"n", PARTITIONS));
         let known = |node| {
             let rig = network.node(node);
             let inner = &rig.shards[0].0;
             let installed = inner.counters.snapshots_installed_total.get();
-            (inner.writers.borrow()[partition].results(), installed)
+            let writers = inner.engine.tree().writers(partition_of(b"n", PARTITIONS));
+            let results = writers.results().into_iter();
+            let results: Vec<_> = results.map(|(write, id, _)| (write, id)).collect();
+            (results, installed)
         };
         assert!(known(behind).1 > 0, "it came by the log");
         assert_eq!(known(leader).0.len(), 700);

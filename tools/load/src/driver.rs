@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::clock::{Clock, nanos};
 use crate::connect::{Reach, Target};
-use crate::keys::{Keys, scramble};
+use crate::keys::{Keys, scramble, unique};
 use crate::ledger::{self, Entry, LedgerFile, LedgerHeader};
 use crate::options::{Limit, Preload, Protocol};
 use crate::procfs::Usage;
@@ -81,7 +81,7 @@ pub fn run(options: Options) -> Result<Report, LoadError> {
     let mut shared = Shared {
         target: Target::find(&options)?,
         clock: Clock::start(),
-        run: options.verifies().then(|| new_run(options.seed)),
+        run: options.verifies().then(|| unique(options.seed)),
         entries: Vec::new(),
         only_entries: false,
         ledger: None,
@@ -146,14 +146,6 @@ fn thread_died() -> LoadError {
         what: "waiting for the generator's threads".into(),
         error: std::io::Error::other("one has died"),
     }
-}
-
-/// A number that no other run has.
-fn new_run(seed: u64) -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    scramble(nanos(now) ^ scramble(seed) ^ u64::from(std::process::id()).rotate_left(32))
 }
 
 /// The main thread's side of a run.

@@ -4,11 +4,14 @@
 //! of one length, no two alike, and records numbered one after the other lie scattered, so that a
 //! preload inserts in random order and a zipfian's hot records are not neighbours.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use rand::RngExt;
 use rand::distr::Distribution as _;
 use rand::rngs::SmallRng;
 use rand_distr::Zipf;
 
+use crate::clock::nanos;
 use crate::options::Distribution;
 
 /// YCSB's exponent. (It calls it the zipfian constant.)
@@ -20,6 +23,14 @@ pub fn scramble(index: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)
+}
+
+/// A number that no other run has, nor any other `part` of this one.
+pub fn unique(part: u64) -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    scramble(nanos(now) ^ scramble(part) ^ u64::from(std::process::id()).rotate_left(32))
 }
 
 /// Writes keys.

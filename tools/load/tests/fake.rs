@@ -1,7 +1,7 @@
 //! A small server for both protocols: a map behind a lock, one thread a connection, and a list of
 //! lies to tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -56,6 +56,10 @@ struct State {
     stopped: AtomicBool,
     /// Requests that came to a core which does not own their key.
     misrouted: AtomicU64,
+    /// The writes that came, by client and sequence.
+    numbered: Mutex<BTreeSet<(u64, u64)>>,
+    /// First sendings under a number that another write had.
+    renumbered: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -139,6 +143,8 @@ impl Fake {
             writes: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             misrouted: AtomicU64::new(0),
+            numbered: Mutex::default(),
+            renumbered: AtomicU64::new(0),
             open: Mutex::new(Vec::new()),
         });
         let shared = state.clone();
@@ -170,6 +176,10 @@ impl Fake {
 
     pub fn set_data(&self, data: BTreeMap<Vec<u8>, Vec<u8>>) {
         *self.state.data.lock().unwrap() = data;
+    }
+
+    pub fn renumbered(&self) -> u64 {
+        self.state.renumbered.load(Ordering::Relaxed)
     }
 
     pub fn misrouted(&self) -> u64 {
@@ -419,7 +429,11 @@ impl State {
                     None => encode_not_found(out, id, token),
                 }
             }
-            Request::Write { op, .. } => {
+            Request::Write { op, options, .. } => {
+                let numbers = (options.client, options.sequence);
+                if !self.numbered.lock().unwrap().insert(numbers) && !options.retry {
+                    self.renumbered.fetch_add(1, Ordering::Relaxed);
+                }
                 let (key, value) = match op {
                     WriteOp::Put { key, value, .. } => (key, Some(value)),
                     WriteOp::Delete { key, .. } => (key, None),

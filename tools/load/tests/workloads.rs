@@ -136,6 +136,20 @@ fn a_preload_alone_writes_every_record_once() {
     );
 }
 
+/// A server takes a write under a number that it knows for one that was done.
+#[test]
+fn runs_of_one_seed_number_their_writes_apart() {
+    let fake = Fake::start(Lie::None);
+    for _ in 0..2 {
+        let report = run(Options {
+            preload: Preload::Always,
+            ..options(&fake, Protocol::Ringbolt, Workload::Put)
+        });
+        assert!(report.unwrap().passed());
+    }
+    assert_eq!(fake.renumbered(), 0);
+}
+
 #[test]
 fn values_larger_than_any_buffer_arrive_whole() {
     for protocol in [Protocol::Ringbolt, Protocol::Redis] {

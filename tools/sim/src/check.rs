@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use ringbolt_engine::entry::LogId;
 use ringbolt_engine::env::sim::{Rng, SimEnv};
 use ringbolt_engine::error::EngineError;
 use ringbolt_engine::row::{
@@ -14,7 +15,7 @@ use ringbolt_engine::tree::{Lookup, Tree};
 
 use crate::model::{Key, ModelRow, OwnedEffect};
 use crate::shared::Shared;
-use crate::workload;
+use crate::workload::{self, OWN_KEYSPACE};
 
 /// What a read returned, or what it should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -314,10 +315,31 @@ impl Checker {
         }
     }
 
+    /// Compares what became of writes.
+    pub fn results(&self, partition: usize) {
+        let writers = self.tree.writers(partition as u16);
+        let partitions = self.shared.partitions.borrow();
+        let seen = writers.results();
+        let expected = &partitions[partition].results;
+        let expected = expected.iter().map(|(write, id, o)| (*write, *id, &o[..]));
+        self.shared.count("results of writes", seen.len() as u64);
+        if !seen.iter().copied().eq(expected) {
+            let last = |of: Option<LogId>| of.map_or(0, |id| id.index);
+            self.shared.violated(format!(
+                "partition {partition}: {} results of writes up to entry {}, should be {} up to {}",
+                seen.len(),
+                last(seen.last().map(|(_, id, _)| *id)),
+                partitions[partition].results.len(),
+                last(partitions[partition].results.back().map(|(_, id, _)| *id)),
+            ));
+        }
+    }
+
     /// Compares everything: each partition forward or backward, and a sample of keys one by one.
     pub async fn everything(&self, rng: &mut Rng) {
         let partitions = usize::from(self.shared.profile.partitions);
         for partition in 0..partitions {
+            self.results(partition);
             let both = rng.one_in(3);
             let reverse = rng.one_in(3);
             self.scan(partition, ScanRange::Partition, reverse, usize::MAX)
@@ -342,7 +364,7 @@ impl Checker {
 /// What a scan covers.
 #[derive(Debug, Clone)]
 pub enum ScanRange {
-    /// The whole partition.
+    /// The whole partition, but for the engine's own rows.
     Partition,
     /// A keyspace, from a key up to, not including, another; empty for its ends.
     Keys(u32, Vec<u8>, Vec<u8>),
@@ -374,7 +396,10 @@ impl ScanRange {
 
     fn row_keys(&self, partition: u16) -> (Vec<u8>, Vec<u8>) {
         match self {
-            Self::Partition => partition_range(partition),
+            Self::Partition => {
+                let (own, _) = keyspace_range(partition, OWN_KEYSPACE, b"", b"");
+                (partition_range(partition).0, own)
+            }
             Self::Keys(keyspace, from, to) => keyspace_range(partition, *keyspace, from, to),
         }
     }

@@ -520,6 +520,7 @@ fn owned(effect: Effect<'_>) -> Option<OwnedEffect> {
             from: from.to_vec(),
             to: to.to_vec(),
         },
+        Effect::Outcome { outcome } => OwnedEffect::Outcome(outcome.to_vec()),
         Effect::Membership { .. } => return None,
     })
 }

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use ringbolt_engine::entry::{Effect, EntryHead, KeyspaceId, LogId, PartitionId};
+use ringbolt_engine::entry::{Effect, EntryHead, KeyspaceId, LogId, PartitionId, WriteId};
+use ringbolt_engine::writers::RESULTS_KEPT;
 
 /// A keyspace and a key in it: the model's row key within a partition.
 pub type Key = (KeyspaceId, Vec<u8>);
@@ -37,6 +38,8 @@ pub enum OwnedEffect {
         /// The first key kept; empty for none.
         to: Vec<u8>,
     },
+    /// [`Effect::Outcome`].
+    Outcome(Vec<u8>),
 }
 
 impl OwnedEffect {
@@ -76,6 +79,7 @@ impl OwnedEffect {
                 from,
                 to,
             },
+            Self::Outcome(outcome) => Effect::Outcome { outcome },
         }
     }
 }
@@ -128,6 +132,8 @@ pub struct Partition {
     pub rows: BTreeMap<Key, ModelRow>,
     /// Entries handed to the log after `applied`, in order.
     pub pending: VecDeque<OwnedEntry>,
+    /// What became of the newest writes that a client has numbered.
+    pub results: VecDeque<(WriteId, LogId, Vec<u8>)>,
     /// The term of the next entry.
     pub term: u64,
     /// The highest time of any entry handed to the log.
@@ -163,8 +169,18 @@ impl Partition {
         let is_range = |effect: &&OwnedEffect| matches!(effect, OwnedEffect::DeleteRange { .. });
         let ranges = entry.effects.iter().filter(is_range);
         let others = entry.effects.iter().filter(|effect| !is_range(effect));
+        let mut outcome = Vec::new();
         for effect in ranges.chain(others) {
             self.apply(&entry.head, effect);
+            if let OwnedEffect::Outcome(bytes) = effect {
+                outcome.clone_from(bytes);
+            }
+        }
+        if let Some(write) = entry.head.write_id() {
+            self.results.push_back((write, entry.head.id, outcome));
+            if self.results.len() > RESULTS_KEPT {
+                self.results.pop_front();
+            }
         }
         Some(entry)
     }
@@ -203,6 +219,7 @@ impl Partition {
                 };
                 self.rows.retain(|key, _| !covered(key));
             }
+            OwnedEffect::Outcome(_) => {}
         }
     }
 

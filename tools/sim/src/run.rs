@@ -18,7 +18,7 @@ use crate::life::{DIR, Ended, LifePlan, live};
 use crate::report::{CrashPoint, Tally};
 use crate::shared::Shared;
 use crate::swap::swap_two;
-use crate::workload::Profile;
+use crate::workload::{OWN_KEYSPACE, Profile};
 
 /// Operations of a seed, at least.
 pub const OPERATIONS_MIN: u64 = 5_000;
@@ -131,6 +131,7 @@ fn draw_options(rng: &mut Rng) -> EngineOptions {
             table_bytes: pick(rng, &[4 << 10, 8 << 10, 16 << 10]),
             block_bytes: pick(rng, &[256, 512, 4096]) as usize,
             l0_runs: rng.between(2, 4) as usize,
+            own_keyspace: Some(OWN_KEYSPACE),
             ..TreeOptions::tiny()
         },
         ..EngineOptions::default()
@@ -231,6 +232,7 @@ impl Run {
     }
 
     fn heal(&mut self) {
+        self.settle_manifest();
         self.mode = FaultMode::None;
         self.world.store().heal();
         self.world.store().set_faults(Vec::new());
@@ -256,7 +258,6 @@ impl Run {
             self.shared.errors_allowed.set(true);
             return self.life_in_danger(operations);
         }
-        self.settle_manifest();
         if mode == FaultMode::Damage && self.rng.one_in(2) {
             swap_two(&mut self.rng, &mut self.world);
         }
@@ -314,7 +315,7 @@ impl Run {
 
     /// An edit of the manifest that was lost before its seal was written is lost for good, once the
     /// engine has opened without it and removed what it knew nothing of: healing must not bring it
-    /// back (seed 6113). What the engine refuses to believe can be healed.
+    /// back (seeds 6113 and 7966). What the engine refuses to believe can be healed.
     fn settle_manifest(&mut self) {
         const NAME: &str = "MANIFEST";
         self.world.store().set_faults(Vec::new());

@@ -3,10 +3,13 @@
 
 use std::rc::Rc;
 
-use ringbolt_engine::entry::{EntryHead, LogId};
+use ringbolt_engine::entry::{EntryHead, KeyspaceId, LogId};
 use ringbolt_engine::env::sim::Rng;
 
 use crate::model::{Key, OwnedEffect, OwnedEntry, Partition};
+
+/// The keyspace of the engine's own rows.
+pub const OWN_KEYSPACE: KeyspaceId = KeyspaceId::MAX;
 
 /// What a seed's operations look like.
 #[derive(Debug, Clone)]
@@ -68,14 +71,19 @@ impl Profile {
 /// The partition's next entry. `now_ms` is the leader's clock.
 pub fn entry(rng: &mut Rng, profile: &Profile, partition: &Partition, now_ms: u64) -> OwnedEntry {
     let time_ms = partition.time_proposed_ms.max(now_ms);
+    let index = partition.next_index();
     let head = EntryHead {
         partition: partition.id,
         id: LogId {
             term: partition.term,
-            index: partition.next_index(),
+            index,
         },
         client: rng.below(4),
-        sequence: partition.next_index(),
+        // Some are numbered.
+        sequence: match index.is_multiple_of(6) {
+            true => index,
+            false => 0,
+        },
         time_ms,
     };
     // Now and then an entry that only carries the time.
@@ -93,12 +101,18 @@ pub fn entry(rng: &mut Rng, profile: &Profile, partition: &Partition, now_ms: u6
                     OwnedEffect::Put { key: k, .. } | OwnedEffect::Delete { key: k } if k == key)
                 })
             }
-            OwnedEffect::DeleteRange { .. } => false,
+            OwnedEffect::DeleteRange { .. } | OwnedEffect::Outcome(_) => false,
         };
         // A key occurs once in a batch.
         if !repeated {
             effects.push(next);
         }
+    }
+    if head.write_id().is_some() && index.is_multiple_of(12) {
+        let outcome = index.to_le_bytes();
+        effects.push(OwnedEffect::Outcome(
+            outcome[..1 + (index % 8) as usize].to_vec(),
+        ));
     }
     OwnedEntry { head, effects }
 }

@@ -6,7 +6,8 @@
 
 use super::{Fields, Put, crc32c};
 use crate::entry::{
-    Effect, EntryHead, KEY_BYTES_MAX, LogId, MEMBERSHIP_BYTES_MAX, PartitionId, VALUE_BYTES_MAX,
+    Effect, EntryHead, KEY_BYTES_MAX, LogId, MEMBERSHIP_BYTES_MAX, OUTCOME_BYTES_MAX, PartitionId,
+    VALUE_BYTES_MAX,
 };
 use crate::planted::{self, Bug};
 
@@ -30,6 +31,7 @@ const EFFECT_PUT: u8 = 1;
 const EFFECT_DELETE: u8 = 2;
 const EFFECT_DELETE_RANGE: u8 = 3;
 const EFFECT_MEMBERSHIP: u8 = 4;
+const EFFECT_OUTCOME: u8 = 5;
 const EFFECT_TAG: u8 = 0x0f;
 /// The effect has an expiry.
 const EFFECT_EXPIRES: u8 = 0x10;
@@ -173,6 +175,15 @@ impl<'a> Iterator for Effects<'a> {
             self.bytes = fields.0;
             return Some(Effect::Membership { change });
         }
+        if tag == EFFECT_OUTCOME {
+            let len = usize::from(fields.u16()?);
+            if len > OUTCOME_BYTES_MAX {
+                return None;
+            }
+            let outcome = fields.bytes(len)?;
+            self.bytes = fields.0;
+            return Some(Effect::Outcome { outcome });
+        }
         let keyspace = fields.u32()?;
         let first_len = fields.u32()? as usize;
         if first_len > KEY_BYTES_MAX {
@@ -242,6 +253,7 @@ fn effect_bytes(effect: &Effect<'_>) -> usize {
         Effect::Delete { key, .. } => 9 + key.len(),
         Effect::DeleteRange { from, to, .. } => 13 + from.len() + to.len(),
         Effect::Membership { change } => 5 + change.len(),
+        Effect::Outcome { outcome } => 3 + outcome.len(),
     }
 }
 
@@ -259,7 +271,8 @@ pub fn entry_bytes(head: &EntryHead, effects: &[Effect<'_>]) -> Option<usize> {
             Effect::Delete { key, .. } => (key.len(), 0),
             Effect::DeleteRange { from, to, .. } => (from.len().max(to.len()), 0),
             Effect::Membership { change } if change.len() > MEMBERSHIP_BYTES_MAX => return None,
-            Effect::Membership { .. } => (0, 0),
+            Effect::Outcome { outcome } if outcome.len() > OUTCOME_BYTES_MAX => return None,
+            Effect::Membership { .. } | Effect::Outcome { .. } => (0, 0),
         };
         if key_max > KEY_BYTES_MAX || value > VALUE_BYTES_MAX {
             return None;
@@ -456,6 +469,11 @@ fn encode_effect(put: &mut Put<'_>, effect: &Effect<'_>) {
             put.u8(EFFECT_MEMBERSHIP)
                 .u32(change.len() as u32)
                 .bytes(change);
+        }
+        Effect::Outcome { outcome } => {
+            put.u8(EFFECT_OUTCOME)
+                .u16(outcome.len() as u16)
+                .bytes(outcome);
         }
     }
 }

@@ -102,14 +102,16 @@ fn hard() -> HardState {
 
 #[test]
 fn records_are_as_documented() {
-    let bytes = entry(PLACE, &head(), &put());
+    let [put] = put();
+    let found = Effect::Outcome { outcome: &[2] };
+    let bytes = entry(PLACE, &head(), &[put, found]);
     assert_example("entry", &bytes);
     let (RecordView::Entry { head: got, effects }, len) = record::decode(&bytes, PLACE).unwrap()
     else {
         panic!("not an entry");
     };
     assert_eq!((got, len), (head(), bytes.len()));
-    assert_eq!(effects.collect::<Vec<_>>(), put());
+    assert_eq!(effects.collect::<Vec<_>>(), [put, found]);
 
     let plain = EntryHead {
         client: 0,
@@ -286,12 +288,12 @@ fn a_header_area_may_need_many_sectors() {
 fn another_version_is_told_from_damage() {
     let mut bytes = vec![0; SECTOR];
     segment_header().encode(&mut bytes, [].iter());
-    bytes[12] = 3;
+    bytes[12] = 4;
     assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Invalid));
     let crc = |bytes: &[u8]| super::crc32c(&bytes[12..96]).to_le_bytes();
     let sum = crc(&bytes);
     bytes[8..12].copy_from_slice(&sum);
-    assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(3)));
+    assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(4)));
     bytes[12] = 1;
     let sum = crc(&bytes);
     bytes[8..12].copy_from_slice(&sum);
@@ -347,6 +349,7 @@ proptest! {
                 Effect::Delete { key, .. } => key.len(),
                 Effect::DeleteRange { from, to, .. } => from.len() + to.len(),
                 Effect::Membership { change } => change.len(),
+                Effect::Outcome { outcome } => outcome.len(),
             }).sum();
             prop_assert!(used <= bytes.len());
         }
@@ -372,6 +375,7 @@ proptest! {
             Effect::Delete { keyspace: u32::MAX, key: &key },
             Effect::DeleteRange { keyspace: 2, from: &key, to: &value },
             Effect::Membership { change: &value },
+            Effect::Outcome { outcome: &value },
         ];
         let payload = record::encode_payload(&head, &effects).unwrap();
         let (got, back) = record::decode_payload(head.partition, head.id, &payload).unwrap();

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use super::super::*;
 use crate::engine::{Engine, EngineOptions};
+use crate::entry::KeyspaceId;
 use crate::env::Env;
 use crate::env::sim::{self, IoMatch, Rng, SimEnv, SimOptions, SimWorld, Stop};
 use crate::log::{AppendError, HardState, LogOptions};
-use crate::row::{ReadAt, partition_range};
+use crate::row::{ReadAt, keyspace_range, partition_range};
 use crate::tree::TreeOptions;
 use crate::tree::tests::model::{Entry, Model};
 use crate::tree::tests::walk::{Walk, first_seed};
 
 const PARTITIONS: PartitionId = 3;
+const OWN_KEYSPACE: KeyspaceId = KeyspaceId::MAX;
 
 /// What was once written elsewhere: every partition's entries, and snapshots of some moments.
 struct History {
@@ -30,6 +32,7 @@ impl History {
         sim::run(seed, SimOptions::default(), move |env| async move {
             let mut options = TreeOptions::tiny();
             options.memory_bytes = 8 << 20;
+            options.own_keyspace = Some(OWN_KEYSPACE);
             options.memtable_bytes = 1 << 20;
             let mut walk = Walk::new(env.clone(), seed, 150, options).await;
             let mut snapshots = Vec::new();
@@ -100,7 +103,10 @@ fn options() -> EngineOptions {
             seal_after: Duration::from_millis(2),
             ..LogOptions::default()
         },
-        tree: TreeOptions::tiny(),
+        tree: TreeOptions {
+            own_keyspace: Some(OWN_KEYSPACE),
+            ..TreeOptions::tiny()
+        },
         ..EngineOptions::default()
     }
 }
@@ -163,7 +169,16 @@ impl Shard {
         let applied = tree.applied(partition);
         let model = self.history.at(partition, applied.id.index);
         assert_eq!(applied.time_ms, model.time(partition));
-        let (from, to) = partition_range(partition);
+        let entries = self.history.entries[&partition].iter();
+        let numbered = entries
+            .take(applied.id.index as usize)
+            .filter_map(|entry| Some((entry.head.write_id()?, entry.head.id, &[][..])));
+        assert!(
+            tree.writers(partition).results().into_iter().eq(numbered),
+            "what became of writes of partition {partition} at {applied:?}"
+        );
+        let (from, _) = partition_range(partition);
+        let (to, _) = keyspace_range(partition, OWN_KEYSPACE, b"", b"");
         let at = ReadAt::newest(applied.time_ms);
         let reverse = applied.id.index.is_multiple_of(2);
         let mut cursor = tree.cursor(&from, &to, reverse, at);

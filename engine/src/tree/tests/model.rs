@@ -84,8 +84,9 @@ impl Model {
                 term: 1 + *index / 100,
                 index: *index,
             },
-            client: 0,
-            sequence: 0,
+            // Every other one is numbered.
+            client: 1 + *index % 3,
+            sequence: *index * (*index % 2),
             time_ms: *time,
         }
     }

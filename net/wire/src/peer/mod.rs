@@ -44,7 +44,7 @@ pub use raft::{
 use crate::{FRAME_BYTES_MAX, Kind, WireError, frame};
 
 /// The version of what nodes say to each other: the one that a [`PeerHello`] carries.
-pub const PEER_VERSION: u16 = 1;
+pub const PEER_VERSION: u16 = 2;
 /// Largest batch, in bytes, header included: room for one item that carries a frame of
 /// [`FRAME_BYTES_MAX`], and for a mebibyte more. A node's own limit may be lower, never higher.
 pub const BATCH_BYTES_MAX: u32 = FRAME_BYTES_MAX + (1 << 20);

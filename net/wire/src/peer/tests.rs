@@ -447,17 +447,17 @@ fn an_introduction_is_one_of_its_version() {
     let view = frame::open(&out).unwrap();
     assert_eq!(decode_introduce(&view), Ok((PEER_VERSION, None)));
     let with = |body| decode_introduce(&FrameView { body, ..view });
-    let later = with(b"RGBI\x02\x00\x00\x00more");
-    assert_eq!(later, Ok((2, None)), "a later version");
+    let later = with(b"RGBI\x03\x00\x00\x00more");
+    assert_eq!(later, Ok((3, None)), "a later version");
     for body in [
-        &b"RGBP\x01\x00\x00\x00"[..],
-        b"RGBI\x01\x00\x00\x01",
-        b"RGBI\x01\x00\x00\x00more",
-        b"RGBI\x01\x00\x00\x00\x01a",
-        b"RGBI\x01\x00\x00\x00\x01a\x00",
-        b"RGBI\x01\x00\x00\x00\x01a\x01\xff",
-        b"RGBI\x01\x00\x00\x00\x01a\x01bc",
-        b"RGBI\x01",
+        &b"RGBP\x02\x00\x00\x00"[..],
+        b"RGBI\x02\x00\x00\x01",
+        b"RGBI\x02\x00\x00\x00more",
+        b"RGBI\x02\x00\x00\x00\x01a",
+        b"RGBI\x02\x00\x00\x00\x01a\x00",
+        b"RGBI\x02\x00\x00\x00\x01a\x01\xff",
+        b"RGBI\x02\x00\x00\x00\x01a\x01bc",
+        b"RGBI\x02",
     ] {
         assert!(with(body).is_err(), "{body:?}");
     }
@@ -486,7 +486,7 @@ fn an_introduction_is_one_of_its_version() {
     let view = frame::open(&out).unwrap();
     assert_eq!(decode_introduced(&view), Ok(&b"who"[..]));
     assert!(decode_introduce(&view).is_err());
-    for body in [&b"\x02\x00\x00\x00who"[..], b"\x01\x00\x01\x00who", b"\x01"] {
+    for body in [&b"\x03\x00\x00\x00who"[..], b"\x02\x00\x01\x00who", b"\x02"] {
         assert!(decode_introduced(&FrameView { body, ..view }).is_err());
     }
     let most = vec![0; INTRODUCED_BYTES_MAX as usize];

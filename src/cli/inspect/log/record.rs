@@ -33,7 +33,7 @@ pub(super) fn is_wanted(
             Effect::DeleteRange { from, to, .. } => {
                 from <= wanted && (to.is_empty() || wanted < to)
             }
-            Effect::Membership { .. } => false,
+            Effect::Membership { .. } | Effect::Outcome { .. } => false,
         }),
         _ => false,
     });
@@ -146,6 +146,7 @@ fn show_effect(effect: &Effect<'_>) -> String {
             },
         ),
         Effect::Membership { change } => format!("change membership {}", show_bytes(change)),
+        Effect::Outcome { outcome } => format!("comes to {}", show_bytes(outcome)),
     }
 }
 
@@ -225,5 +226,6 @@ fn json_effect(effect: &Effect<'_>) -> Value {
             "to": JsonBytes(to),
         }}),
         Effect::Membership { change } => json!({ "membership": { "change": JsonBytes(change) } }),
+        Effect::Outcome { outcome } => json!({ "outcome": JsonBytes(outcome) }),
     }
 }

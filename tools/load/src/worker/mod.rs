@@ -32,7 +32,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use self::conn::{Conn, Slot, SlotState};
 use crate::clock::Clock;
 use crate::connect::{Connector, Home, Target, Wanted};
-use crate::keys::Keys;
+use crate::keys::{Keys, unique};
 use crate::open_loop::Schedule;
 use crate::protocol::Codec;
 use crate::source::{Op, OpKind, Source};
@@ -122,8 +122,8 @@ impl Worker {
             Waker::new(poll.registry(), WAKE).map_err(LoadError::io("creating an eventfd"))?;
         let mut codec = target.codec.clone();
         if let Codec::Ringbolt(codec) = &mut codec {
-            // Each thread numbers its own writes.
-            codec.client = seed | 1;
+            // Each thread numbers its own writes, and no other run's: they would be taken for the same.
+            codec.client = unique(seed) | 1;
         }
         let mut worker = Self {
             clock,

@@ -1,4 +1,7 @@
-//! Replicas that have applied the same entries hold the same rows.
+//! Replicas that have applied the same entries hold the same rows, and know the same of writes.
+//!
+//! What became of writes is compared as it is in memory: each replica puts it down in a row when it
+//! closes a memtable.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -6,9 +9,12 @@ use std::rc::Rc;
 
 use ringbolt::shard::Shard;
 use ringbolt_engine::env::sim::SimEnv;
-use ringbolt_engine::row::{ReadAt, partition_range};
+use ringbolt_engine::row::{ReadAt, RowKeyBuf, partition_range};
+use ringbolt_engine::writers;
+use ringbolt_wire::message::KEYSPACE_SYSTEM;
 
-/// What a replica's rows come to: how many, and a digest of keys, versions, times and values.
+/// What a replica's rows come to: how many, and a digest of keys, versions, times and values, and of
+/// what became of writes.
 type Digest = (u64, u64);
 
 /// The digests taken so far: by partition and applied index, of each node.
@@ -17,13 +23,16 @@ pub type Digests = Rc<RefCell<BTreeMap<(u16, u64), Vec<(u16, Result<Digest, Stri
 /// Takes the digest of every replica of a shard.
 pub async fn take(node: u16, shard: Shard<SimEnv>, digests: Digests) {
     let mut states = Vec::new();
-    shard.each_replica(|state| states.push(state));
-    for state in states {
+    shard.each_replica(|state| {
+        let results = of_results(&shard, state.partition);
+        states.push((state, results));
+    });
+    for (state, results) in states {
         let at = ReadAt {
             version: state.applied.index,
             time_ms: state.applied_time_ms,
         };
-        let digest = digest(&shard, state.partition, at).await;
+        let digest = digest(&shard, state.partition, at, results).await;
         digests
             .borrow_mut()
             .entry((state.partition, state.applied.index))
@@ -32,12 +41,31 @@ pub async fn take(node: u16, shard: Shard<SimEnv>, digests: Digests) {
     }
 }
 
-async fn digest(shard: &Shard<SimEnv>, partition: u16, at: ReadAt) -> Result<Digest, String> {
+fn of_results(shard: &Shard<SimEnv>, partition: u16) -> u64 {
+    let writers = shard.engine().tree().writers(partition);
+    let mut hash = 0;
+    for (write, id, outcome) in writers.results() {
+        for number in [write.client, write.sequence, id.term, id.index] {
+            hash = fold(hash, &number.to_le_bytes());
+        }
+        hash = fold(hash, outcome);
+    }
+    hash
+}
+
+async fn digest(
+    shard: &Shard<SimEnv>,
+    partition: u16,
+    at: ReadAt,
+    results: u64,
+) -> Result<Digest, String> {
     let (from, to) = partition_range(partition);
     let mut cursor = shard.engine().tree().cursor(&from, &to, false, at);
-    let (mut rows, mut hash) = (0, 0);
+    let own = RowKeyBuf::of(partition, KEYSPACE_SYSTEM, &writers::row::KEY);
+    let (mut rows, mut hash) = (0, results);
     loop {
         match cursor.next().await {
+            Ok(Some((key, ..))) if *key == *own => {}
             Ok(Some((key, meta, value))) => {
                 rows += 1;
                 // When a row was created is not known everywhere without searching.
