@@ -78,6 +78,7 @@ impl<E: Env> Tree<E> {
         let memtables = self.inner.memtables.borrow();
         self.inner.put_down(&memtables, partition);
         drop(memtables);
+        self.close_full();
         let applied = self.applied(partition);
         Export {
             inner: Rc::clone(&self.inner),

@@ -31,7 +31,7 @@ use crate::planted::{self, Bug};
 use crate::row::{RowKeyBuf, keyspace_range};
 use crate::table::{Table, TableContext};
 use crate::terms;
-use crate::writers::Writers;
+use crate::writers::{self, Writers};
 
 mod columns;
 mod cursor;
@@ -178,22 +178,29 @@ impl<E: Env> Tree<E> {
             let memtables = inner.memtables.borrow();
             let mut memtable = memtables.active.borrow_mut();
             let mut scratch = inner.scratch.borrow_mut();
-            let mut outcome: &[u8] = &[];
+            let own = inner.options.own_keyspace;
+            let mut outcome = Some(&[][..]);
             for effect in effects {
-                if let Effect::Outcome { outcome: bytes } = effect {
-                    outcome = bytes;
+                match effect {
+                    Effect::Outcome { outcome: bytes } => outcome = Some(bytes),
+                    Effect::Put { keyspace, key, .. }
+                        if Some(keyspace) == own && writers::row::is_of_version_2(key) =>
+                    {
+                        outcome = None;
+                    }
+                    _ => apply_effect(&mut memtable, &mut scratch, head, &effect),
                 }
-                apply_effect(&mut memtable, &mut scratch, head, &effect);
             }
-            if let Some(write) = head
-                .write_id()
-                .filter(|_| inner.options.own_keyspace.is_some())
-            {
+            if let Some(write) = head.write_id().filter(|_| own.is_some()) {
                 let mut writers = self.writers(head.partition);
-                writers.applied(write, head.id, outcome, inner.env.now());
+                let now = inner.env.now();
+                match outcome {
+                    Some(outcome) => writers.applied(write, head.id, outcome, now),
+                    None => writers.applied_unknown(write, now),
+                }
             }
             let begins = before.is_none_or(|before| before.id.term < head.id.term);
-            if begins && let Some(keyspace) = inner.options.own_keyspace {
+            if begins && let Some(keyspace) = own {
                 let note = Effect::Put {
                     keyspace,
                     key: &terms::key_of(head.id.term),
@@ -215,18 +222,12 @@ impl<E: Env> Tree<E> {
     /// What became of a partition's newest writes.
     #[must_use]
     pub fn writers(&self, partition: PartitionId) -> RefMut<'_, Writers> {
-        RefMut::map(self.inner.writers.borrow_mut(), |all| {
-            let at = usize::from(partition);
-            if all.len() <= at {
-                all.resize_with(at + 1, Writers::default);
-            }
-            &mut all[at]
-        })
+        self.inner.writers_of(partition)
     }
 
     /// Closes the active memtable if it is full. At once, not before the next entry: there may be none,
     /// while writers are held back on account of this one.
-    fn close_full(&self) {
+    pub(crate) fn close_full(&self) {
         let inner = &*self.inner;
         let bytes = inner.memtables.borrow().active_bytes();
         if bytes >= inner.memtable_limit.get() {
@@ -445,8 +446,9 @@ impl<E: Env> Inner<E> {
         if memtables.active.borrow().is_empty() && applied.ahead_of(&closed).is_empty() {
             return false;
         }
-        let all = self.writers.borrow().len() as PartitionId;
-        (0..all).for_each(|partition| self.put_down(&memtables, partition));
+        for (partition, _) in applied.iter() {
+            self.put_down(&memtables, partition);
+        }
         memtables.rotate(applied);
         drop(memtables);
         self.flush_wanted.set(false);

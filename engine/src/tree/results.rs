@@ -1,5 +1,7 @@
 //! What became of writes, between memory and rows: see [`crate::writers`].
 
+use std::cell::RefMut;
+
 use super::memtables::Memtables;
 use super::{Inner, Tree};
 use crate::entry::PartitionId;
@@ -11,10 +13,7 @@ use crate::writers::{Writers, row};
 impl<E: Env> Inner<E> {
     /// Puts the partition's results down in the active memtable, unless a row has them.
     pub(crate) fn put_down(&self, memtables: &Memtables, partition: PartitionId) {
-        let mut writers = self.writers.borrow_mut();
-        let Some(writers) = writers.get_mut(usize::from(partition)) else {
-            return;
-        };
+        let mut writers = self.writers_of(partition);
         let (Some(keyspace), true) = (self.options.own_keyspace, writers.put_down()) else {
             return;
         };
@@ -37,11 +36,19 @@ impl<E: Env> Inner<E> {
         );
     }
 
-    /// Forgets what became of a partition's writes.
+    /// Forgets what became of a partition's writes, until rows say it.
     pub(crate) fn forget_results(&self, partition: PartitionId) {
-        if let Some(writers) = self.writers.borrow_mut().get_mut(usize::from(partition)) {
-            *writers = Writers::default();
-        }
+        *self.writers_of(partition) = Writers::unknown(self.env.now());
+    }
+
+    pub(super) fn writers_of(&self, partition: PartitionId) -> RefMut<'_, Writers> {
+        RefMut::map(self.writers.borrow_mut(), |all| {
+            let at = usize::from(partition);
+            if all.len() <= at {
+                all.resize_with(at + 1, Writers::default);
+            }
+            &mut all[at]
+        })
     }
 }
 
@@ -59,7 +66,8 @@ impl<E: Env> Tree<E> {
         let now = self.inner.env.now();
         let known = match &found {
             Some(found) => Writers::decode(&found.value, now),
-            None => Some(Writers::default()),
+            // Each partition of this version has a row in tables as soon as it has any.
+            None => Some(Writers::unknown(now)),
         };
         let Some(known) = known else {
             let what = format!("what became of partition {partition}'s writes cannot be read");

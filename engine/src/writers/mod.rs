@@ -111,11 +111,20 @@ pub struct Writers {
     idle: VecDeque<(u64, Duration)>,
     /// Until then, a client that is not known may have been forgotten.
     forgot_until: Duration,
-    /// Results were noted that no row has.
-    is_ahead: bool,
+    /// A row has all of this.
+    is_put_down: bool,
 }
 
 impl Writers {
+    /// Of a partition of whose writes nothing is known at `now`.
+    #[must_use]
+    pub fn unknown(now: Duration) -> Self {
+        Self {
+            forgot_until: now + REPEAT_WITHIN,
+            ..Self::default()
+        }
+    }
+
     /// What is known of a write, by a leader of `term` that has applied all that is committed of
     /// older terms. `is_repeat` if the client says that it has sent it before.
     #[must_use]
@@ -144,17 +153,19 @@ impl Writers {
 
     /// A leader has proposed an entry for a write.
     pub fn proposed(&mut self, write: WriteId, id: LogId, outcome: &[u8], now: Duration) {
-        if !self.clients.contains_key(&write.client) {
-            self.idle.push_back((write.client, now));
-        }
         let client = self.client(write.client, now);
         client.keep_proposed(id.term);
         client.push(write.sequence, id, outcome);
+        // If it is forgotten before this is applied, it was seen lately.
+        client.seen = now;
+        if client.applied == 0 {
+            self.idle.push_back((write.client, now));
+        }
     }
 
     /// An entry for a write was applied.
     pub(crate) fn applied(&mut self, write: WriteId, id: LogId, outcome: &[u8], now: Duration) {
-        self.is_ahead = true;
+        self.is_put_down = false;
         if self.order.len() == RESULTS_KEPT {
             self.forget_oldest();
         }
@@ -193,6 +204,9 @@ impl Writers {
             if client.applied == 0 {
                 self.idle.push_back((id, client.seen));
             }
+            if client.records.is_empty() {
+                client.records = VecDeque::new();
+            }
         }
     }
 
@@ -225,8 +239,17 @@ impl Writers {
         results
     }
 
-    /// Whether there are results that no row has; from now on, one has them.
+    /// Whether there is something that no row has; from now on, one has it.
     pub(crate) fn put_down(&mut self) -> bool {
-        std::mem::take(&mut self.is_ahead) && !planted::is(Bug::ResultsNotPutDown)
+        !std::mem::replace(&mut self.is_put_down, true) && !planted::is(Bug::ResultsNotPutDown)
+    }
+
+    /// An entry for a write was applied that does not say what it came to: nobody knows.
+    pub(crate) fn applied_unknown(&mut self, write: WriteId, now: Duration) {
+        self.is_put_down = false;
+        self.forgot_until = now + REPEAT_WITHIN;
+        if let Some(client) = self.clients.get_mut(&write.client) {
+            client.unknown_until = self.forgot_until;
+        }
     }
 }

@@ -24,6 +24,12 @@ pub const KEY: [u8; 2] = [0, b'w'];
 
 const KIND: u8 = 1;
 
+/// Whether it is the key of a row that an entry in a segment of version 2 sets in place of an outcome, one
+/// for each result. Nothing reads these rows any more.
+pub(crate) fn is_of_version_2(key: &[u8]) -> bool {
+    matches!(key, [0, b'w', _, _])
+}
+
 impl Writers {
     /// The row's value.
     pub(crate) fn encode(&self, now: Duration, out: &mut Vec<u8>) {
@@ -97,6 +103,7 @@ impl Writers {
                 return None;
             }
         }
+        writers.is_put_down = true;
         order.sort_unstable();
         writers.order = order.into_iter().map(|(_, client)| client).collect();
         (at == value.len()).then_some(writers)

@@ -158,10 +158,64 @@ fn a_write_that_is_in_the_ring_twice_is_forgotten_once() {
     assert_eq!(find(&writers, 1, 1, NOW), Known::Doubtful);
 }
 
+/// A client whose result was long forgotten is forgotten itself while its next write is under way.
+#[test]
+fn a_client_that_is_forgotten_with_a_write_under_way_leaves_doubt() {
+    let mut writers = Writers::default();
+    writers.applied(write(1, 1), id(1), &[], NOW);
+    let most = (RESULTS_KEPT + CLIENTS_KEPT) as u64;
+    for client in 2..=most {
+        writers.applied(write(client, 1), id(client), &[], NOW);
+    }
+    let later = NOW + 2 * REPEAT_WITHIN;
+    let under_way = id(most + 9);
+    writers.proposed(write(1, 2), under_way, &[], later);
+    for client in most + 1..2 * most {
+        writers.applied(write(client, 1), id(client + 10), &[], later);
+        let known = find(&writers, 1, 2, later);
+        assert!(
+            known == Known::Done(under_way, &[]) || known == Known::Doubtful,
+            "{known:?}"
+        );
+    }
+    assert!(!writers.clients.contains_key(&1), "it was not forgotten");
+}
+
+#[test]
+fn a_client_without_a_result_costs_no_more_than_another() {
+    let mut writers = Writers::default();
+    for n in 1..=2 * RESULTS_KEPT as u64 {
+        writers.applied(write(1 + n / RESULTS_KEPT as u64, n), id(n), &[], NOW);
+    }
+    assert_eq!(writers.clients[&1].applied, 0);
+    assert_eq!(writers.clients[&1].records.capacity(), 0);
+}
+
+#[test]
+fn what_an_entry_does_not_say_is_doubtful_for_a_while() {
+    let mut writers = Writers::default();
+    writers.applied(write(2, 1), id(1), &[], NOW);
+    writers.applied_unknown(write(1, 7), NOW);
+    writers.applied_unknown(write(2, 7), NOW);
+    for known in [&writers, &reloaded(&writers, NOW)] {
+        assert_eq!(find(known, 1, 7, NOW), Known::Doubtful);
+        assert_eq!(find(known, 2, 7, NOW), Known::Doubtful);
+        assert_eq!(find(known, 1, 7, NOW + REPEAT_WITHIN), Known::New);
+    }
+    let nothing = Writers::unknown(NOW);
+    assert_eq!(find(&nothing, 1, 7, NOW), Known::Doubtful);
+    assert_eq!(find(&reloaded(&nothing, NOW), 1, 7, NOW), Known::Doubtful);
+}
+
 #[test]
 fn a_row_is_due_once_for_what_was_applied() {
     let mut writers = Writers::default();
+    assert!(
+        writers.put_down(),
+        "the first one says that there is nothing"
+    );
     assert!(!writers.put_down());
+    assert!(!reloaded(&writers, NOW).put_down());
     writers.proposed(write(1, 1), id(1), &[], NOW);
     assert!(!writers.put_down(), "it may never be applied");
     writers.applied(write(1, 1), id(1), &[], NOW);

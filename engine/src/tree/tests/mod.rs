@@ -4,4 +4,5 @@ mod crash;
 mod full;
 pub(crate) mod model;
 mod pressure;
+mod results;
 pub(crate) mod walk;
