@@ -134,6 +134,9 @@ pub(super) async fn open<E: Env>(env: E, dir: &Path, options: TreeOptions) -> Re
         writers: RefCell::default(),
         env,
     };
+    for (partition, _) in inner.flushed.borrow().iter() {
+        inner.forget_results(partition);
+    }
     inner.share_memory();
     inner.weigh();
     Ok(Rc::new(inner))

@@ -116,11 +116,13 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Of a partition of whose writes nothing is known at `now`.
+    /// Of a partition of whose writes nothing is known at `now`, or nothing yet: that takes the place
+    /// of no row.
     #[must_use]
     pub fn unknown(now: Duration) -> Self {
         Self {
             forgot_until: now + REPEAT_WITHIN,
+            is_put_down: true,
             ..Self::default()
         }
     }
