@@ -45,10 +45,7 @@ impl EntryHead {
     #[inline]
     #[must_use]
     pub fn write_id(&self) -> Option<WriteId> {
-        (self.client != 0 && self.sequence != 0).then_some(WriteId {
-            client: self.client,
-            sequence: self.sequence,
-        })
+        WriteId::of(self.client, self.sequence)
     }
 }
 
@@ -59,6 +56,15 @@ pub struct WriteId {
     pub client: u64,
     /// The client's number for the write, not 0.
     pub sequence: u64,
+}
+
+impl WriteId {
+    /// Both numbers, unless one of them is 0 and so stands for none.
+    #[inline]
+    #[must_use]
+    pub fn of(client: u64, sequence: u64) -> Option<Self> {
+        (client != 0 && sequence != 0).then_some(Self { client, sequence })
+    }
 }
 
 /// One change. Effects are decided by the leader: applying them needs no look at what is there.

@@ -147,10 +147,7 @@ impl Done {
 
 /// The pair that the client has given a write, if it has.
 pub(super) fn write_id(options: &WriteOptions) -> Option<WriteId> {
-    (options.client != 0 && options.sequence != 0).then_some(WriteId {
-        client: options.client,
-        sequence: options.sequence,
-    })
+    WriteId::of(options.client, options.sequence)
 }
 
 impl<E: Env> Inner<E> {

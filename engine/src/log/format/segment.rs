@@ -10,7 +10,7 @@ use crate::env::SECTOR;
 
 /// The first eight bytes of a segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"RINGBLOG";
-/// The format's version. All before it are read as well: they lack some kinds of records.
+/// The format's version. All before it are read as well: they lack some kinds of records or effects.
 pub const SEGMENT_VERSION: u16 = 3;
 /// Bytes of the fixed part of the header area.
 pub const SEGMENT_HEADER_BYTES: usize = 96;
