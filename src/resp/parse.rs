@@ -82,6 +82,21 @@ pub(crate) fn next<'a>(input: &'a [u8], limits: &ParseLimits) -> Result<Parsed<'
     }
 }
 
+/// The key that the first command asks for and the command's length in bytes, if it is a whole `GET` as
+/// clients write it: good for a guess of what is to come, and cheap.
+pub(crate) fn guess_get(input: &[u8]) -> Option<(&[u8], usize)> {
+    const HEAD: &[u8] = b"*2\r\n$3\r\nGET\r\n$";
+    let head = input.get(..HEAD.len())?;
+    if !head.eq_ignore_ascii_case(HEAD) {
+        return None;
+    }
+    let (length, start) = line(input, HEAD.len(), ProtocolError::LengthTooBig).ok()??;
+    let length = usize::try_from(super::number::parse(length)?).ok()?;
+    let key = input.get(start..)?.get(..length)?;
+    let len = start + length + 2;
+    (len <= input.len()).then_some((key, len))
+}
+
 fn array<'a>(input: &'a [u8], limits: &ParseLimits) -> Result<Parsed<'a>, ProtocolError> {
     let Some((count, mut at)) = line(input, 1, ProtocolError::CountTooBig)? else {
         return Ok(incomplete(input));
@@ -277,6 +292,30 @@ mod tests {
             out.extend_from_slice(b"\r\n");
         }
         out
+    }
+
+    #[test]
+    fn what_a_get_asks_for_is_guessed_from_its_bytes() {
+        for name in ["GET", "get", "gEt"] {
+            let one = encode(&[name.into(), b"a key".to_vec()]);
+            let two = [one.clone(), one.clone()].concat();
+            for input in [&one, &two] {
+                assert_eq!(guess_get(input), Some((&b"a key"[..], one.len())));
+            }
+            for short in 0..one.len() {
+                assert_eq!(guess_get(&one[..short]), None, "{short}");
+            }
+        }
+        for other in [
+            &b"*2\r\n$3\r\nDEL\r\n$1\r\nk\r\n"[..],
+            b"*3\r\n$3\r\nGET\r\n$1\r\nk\r\n",
+            b"*2\r\n$3\r\nGET\r\n$-1\r\n",
+            b"*2\r\n$3\r\nGET\r\n$9223372036854775807\r\nk\r\n",
+            b"*2\r\n$3\r\nGET\r\n$x\r\nk\r\n",
+            b"GET k\r\n",
+        ] {
+            assert_eq!(guess_get(other), None);
+        }
     }
 
     fn split(text: &str) -> Option<Vec<String>> {

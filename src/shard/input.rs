@@ -147,13 +147,20 @@ impl<E: Env> Inner<E> {
     /// Takes up as many whole frames as there are and as limits allow; returns the bytes used.
     pub(super) fn take_frames(self: &Rc<Self>, key: SessionKey, bytes: &[u8]) -> usize {
         let mut at = 0;
+        let mut looked_at = 0;
         while at < bytes.len() {
             let Some(stage) = self.may_take(key) else {
                 break;
             };
             let limit = match stage {
                 Stage::Greeting => HELLO_FRAME_BYTES_MAX,
-                Stage::Open => self.config.limits.frame_bytes_max(),
+                Stage::Open => {
+                    let limit = self.config.limits.frame_bytes_max();
+                    if at >= looked_at {
+                        looked_at = at + self.look_ahead(&bytes[at..], limit);
+                    }
+                    limit
+                }
                 Stage::Peer(_) => self.config.limits.peer_batch_bytes_max(),
                 Stage::Link(_) => WELCOME_FRAME_BYTES_MAX,
                 Stage::Closing => return bytes.len(),

@@ -20,6 +20,7 @@
 //! links from core to core (`peers`).
 
 mod admin;
+mod ahead;
 mod catch_up;
 mod commit;
 mod consensus;

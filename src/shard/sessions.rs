@@ -1,5 +1,6 @@
 //! Connections as state machines in a slab: bytes in, frames out. No sockets here.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use slab::Slab;
@@ -115,8 +116,13 @@ pub(super) struct Sessions {
     generation: u32,
     /// How many are with other nodes.
     peers: usize,
-    /// Slots with something to do at the turn's end.
-    pub(super) dirty: Vec<u32>,
+    /// Slots with something to do at the turn's end: those of other nodes, whose disks wait for it, then what
+    /// came of this turn's input.
+    pub(super) dirty: VecDeque<u32>,
+    /// Slots with something to do after those: what came of writes that became durable.
+    pub(super) acknowledged: VecDeque<u32>,
+    /// Whether this turn's input is through.
+    pub(super) is_ending: bool,
 }
 
 impl Sessions {
@@ -183,9 +189,22 @@ impl Sessions {
             .filter(|session| session.generation == key.generation)?;
         if !session.dirty {
             session.dirty = true;
-            self.dirty.push(key.slot);
+            match (session.stage.is_peer(), self.is_ending) {
+                (true, _) => self.dirty.push_front(key.slot),
+                (false, false) => self.dirty.push_back(key.slot),
+                (false, true) => self.acknowledged.push_back(key.slot),
+            }
         }
         Some(session)
+    }
+
+    /// Whether this turn's input brought answers for clients.
+    pub(super) fn has_answers(&self) -> bool {
+        let mut dirty = self
+            .dirty
+            .iter()
+            .filter_map(|&slot| self.slab.get(slot as usize));
+        dirty.any(|session| !session.stage.is_peer() && !session.out.is_empty())
     }
 
     pub(super) fn by_slot(&mut self, slot: u32) -> Option<(SessionKey, &mut Session)> {

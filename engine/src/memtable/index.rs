@@ -14,9 +14,13 @@
 //! tree, as is any row that is not found in a part that had to leave one out. A memtable of a few rows has no
 //! index: it would be larger than they are.
 
+use std::hash::{BuildHasher, Hasher};
+
 use ahash::RandomState;
 
 use super::arena::{Arena, CellRef, PACKED_BITS};
+use crate::entry::KeyspaceId;
+use crate::row::ROW_PREFIX_BYTES;
 
 const PARTS_BITS: u32 = 8;
 /// Slots of a part at first.
@@ -26,6 +30,8 @@ const TAG_BITS: u32 = 19;
 const SLOTS_MAX: usize = 1 << TAG_BITS;
 /// Slots that are looked at for one key.
 const PROBES_MAX: usize = 64;
+/// Slots that are looked at for a guess: most are in the same cache line.
+const PROBES_NEAR: usize = 4;
 const USED: u64 = 1 << 63;
 
 /// What is known of a row.
@@ -79,10 +85,41 @@ impl Index {
         self.parts.len() * size_of::<Part>() + self.slots * size_of::<u64>()
     }
 
+    /// A row's hash. Its partition is left out: it follows from the key.
+    #[inline]
+    fn hash_of(&self, row_key: &[u8]) -> u64 {
+        match row_key.split_first_chunk::<ROW_PREFIX_BYTES>() {
+            Some((&[_, _, a, b, c, d], key)) => {
+                self.hash(KeyspaceId::from_be_bytes([a, b, c, d]), key)
+            }
+            None => self.hash(0, row_key),
+        }
+    }
+
+    /// The hash of a key's row.
+    #[inline]
+    pub fn hash(&self, keyspace: KeyspaceId, key: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u32(keyspace);
+        hasher.write(key);
+        hasher.finish()
+    }
+
+    /// The cell that is most likely a row's newest: its slot has the row's tag, and is near the first.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Option<CellRef> {
+        let part = self.parts.get(part_of(hash))?;
+        let tag = tag_of(hash);
+        let near = places(tag, part.slots.len()).take(PROBES_NEAR);
+        let mut slots = near.map(|at| part.slots[at]);
+        let slot = slots.find(|&slot| slot == 0 || tag_in(slot) == tag)?;
+        (slot != 0).then(|| cell_in(slot))
+    }
+
     /// The newest cell of a row.
     #[inline]
     pub fn newest(&self, arena: &Arena, row_key: &[u8]) -> Found {
-        let hash = self.hasher.hash_one(row_key);
+        let hash = self.hash_of(row_key);
         let Some(part) = self.parts.get(part_of(hash)) else {
             return Found::Unknown;
         };
@@ -95,7 +132,7 @@ impl Index {
 
     /// A cell was added: it is its row's newest unless there is one of a higher version.
     pub fn insert(&mut self, arena: &Arena, row_key: &[u8], version: u64, cell: CellRef) {
-        let hash = self.hasher.hash_one(row_key);
+        let hash = self.hash_of(row_key);
         let part = &mut self.parts[part_of(hash)];
         let before = part.slots.len();
         part.insert(arena, (row_key, tag_of(hash)), version, cell);

@@ -29,6 +29,11 @@ use tree::Tree;
 /// Cells from which on a memtable has an index.
 const INDEXED_FROM: usize = 128;
 
+/// Rows that [`Memtable::warm`] fetches at once: a core has about as many reads of memory under way at most.
+pub const WARMED_MAX: usize = 16;
+/// Bytes from which on a memtable is warmed: a smaller one is in the CPU's own caches.
+const WARMED_FROM: usize = 512 << 10;
+
 /// A sorted, growing set of cells and range deletes. Lives on one core.
 pub struct Memtable {
     arena: Arena,
@@ -153,6 +158,28 @@ impl Memtable {
         let (_, found) = self.tree.settle(place)?;
         let (key, cell) = self.arena.cell(found);
         (key == row_key).then_some(cell)
+    }
+
+    /// Fetches what [`Memtable::get`] will look at for up to [`WARMED_MAX`] keys from memory into the CPU's
+    /// caches: all at once, where the reads themselves would wait for one after the other. Only a
+    /// hint: the keys need not exist.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = (KeyspaceId, &'k [u8])>) {
+        if self.arena.memory_bytes() < WARMED_FROM {
+            return;
+        }
+        // In each of these loops no step waits for another, so that the CPU runs ahead of its memory.
+        let mut hashes = [0; WARMED_MAX];
+        let mut count = 0;
+        for (hash, (keyspace, key)) in hashes.iter_mut().zip(keys) {
+            *hash = self.index.hash(keyspace, key);
+            count += 1;
+        }
+        let mut cells = [None; WARMED_MAX];
+        for (cell, &hash) in cells.iter_mut().zip(&hashes[..count]) {
+            *cell = self.index.guess(hash);
+        }
+        let touched = cells.iter().flatten().map(|&cell| self.arena.touch(cell));
+        std::hint::black_box(touched.fold(0, u8::wrapping_add));
     }
 
     /// The newest version, at most `at_version`, of a range delete that covers a row; 0 for none.

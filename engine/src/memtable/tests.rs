@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::row::RowMeta;
+use crate::row::{RowKeyBuf, RowMeta};
 
 type Model = BTreeMap<(Vec<u8>, Reverse<u64>), Option<(RowMeta, Vec<u8>)>>;
 
@@ -190,4 +190,41 @@ fn memory_is_counted_with_large_values_and_range_deletes() {
             value: &value
         })
     );
+}
+
+#[test]
+fn a_warm_row_is_the_one_that_is_read() {
+    let mut table = Memtable::new();
+    let keys: Vec<Vec<u8>> = (0..20_000u32)
+        .map(|n| format!("key:{n:08}").into_bytes())
+        .collect();
+    let meta = RowMeta {
+        version: 1,
+        ..RowMeta::default()
+    };
+    let mut row_key = RowKeyBuf::new();
+    for (n, key) in keys.iter().enumerate() {
+        let value = vec![b'v'; n % 60];
+        table.insert(
+            row_key.set(n as u16, 3, key),
+            Cell::Put {
+                meta,
+                value: &value,
+            },
+        );
+    }
+    assert!(table.arena.memory_bytes() >= WARMED_FROM);
+    // The others stand far behind the place that is theirs: parts are up to three quarters full.
+    let guessed = keys.iter().enumerate().filter(|(n, key)| {
+        let cell = table.index.guess(table.index.hash(3, key));
+        let row_key = RowKeyBuf::of(*n as u16, 3, key);
+        cell.is_some_and(|cell| table.arena.key(cell).0 == row_key.as_slice())
+    });
+    let guessed = guessed.count();
+    assert!(guessed > keys.len() * 4 / 5, "{guessed}");
+    // More than are warmed at once, those at the end of their chunk, and those that there are not.
+    for asked in keys.chunks(2 * WARMED_MAX) {
+        table.warm(asked.iter().flat_map(|key| [(3, &key[..]), (4, &key[..])]));
+    }
+    Memtable::new().warm(keys.iter().map(|key| (3, &key[..])));
 }

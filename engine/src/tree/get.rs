@@ -5,6 +5,7 @@
 //! search as well; where the tree has none, nothing is spent on them.
 
 use crate::compaction::retain;
+use crate::entry::KeyspaceId;
 use crate::env::Env;
 use crate::error::Result;
 use crate::memtable::Memtable;
@@ -93,6 +94,15 @@ impl<E: Env> Tree<E> {
             self.inner.stats.borrow_mut().gets_cached += 1;
         }
         found
+    }
+
+    /// Says that up to [`WARMED_MAX`] keys will be read presently: rows that are in memory are fetched into
+    /// the CPU's caches side by side.
+    ///
+    /// [`WARMED_MAX`]: crate::memtable::WARMED_MAX
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = (KeyspaceId, &'k [u8])>) {
+        let memtables = self.inner.memtables.borrow();
+        memtables.active.borrow().warm(keys);
     }
 
     /// Reads a row. `created_ms` is 0 where it is not known without looking further.

@@ -137,7 +137,7 @@ impl Ring {
         let limit = opcode::LinkTimeout::new(&raw const dial.timeout)
             .build()
             .user_data(encode(Op::ConnectLimit, slot as u32, 0));
-        self.push_pair([connect, limit], 2);
+        self.push_pair([connect, limit]);
     }
 
     /// The connect has completed.

@@ -260,7 +260,7 @@ impl Ring {
                         .user_data(sync_data);
                     let quiet = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
                     // The write completes only if it fails, and then the sync does not run.
-                    self.push_pair([write.flags(quiet), sync], 1);
+                    self.push_file_pair([write.flags(quiet), sync]);
                     return;
                 }
                 write
@@ -288,7 +288,7 @@ impl Ring {
                 opcode::UnlinkAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build()
             }
         };
-        self.push(sqe.user_data(user_data));
+        self.push_file(sqe.user_data(user_data));
     }
 
     /// The completion of a request: of its operation, or of the sync behind a write.

@@ -1,7 +1,9 @@
 //! The ring itself: queueing requests, entering the kernel, and turning completions into events.
 //!
-//! Requests go straight into the submission queue while it has room, else into `backlog`, whose
-//! length is bounded by what the connections, listeners and file requests can have in flight.
+//! Requests wait in two lists until the kernel is entered, those for files ahead of all others: the kernel
+//! starts them one after the other, and starting a write is short, while sending is done on the spot, so
+//! that a disk would be idle during all sends queued ahead of its write. The lists' length is bounded by what the
+//! connections, listeners and file requests can have in flight.
 //! Completions are collected into `batch` once per turn, right after the kernel was entered, so that
 //! a turn's work is bounded even while more completions arrive.
 
@@ -71,9 +73,12 @@ pub struct Ring {
     pub(crate) stats: RingStats,
     pub(crate) bundles: bool,
     pub(crate) truncate_supported: bool,
-    backlog: VecDeque<Queued>,
+    /// Requests for files that the submission queue has not taken.
+    files_queued: VecDeque<Queued>,
+    /// The same of all others.
+    queued: VecDeque<Queued>,
     batch: VecDeque<Completion>,
-    /// Requests that the kernel, the queue or the backlog holds and that will complete.
+    /// Requests that the kernel, the queue or the lists hold and that will complete.
     in_flight: usize,
     draining: bool,
     wake: Arc<WakeShared>,
@@ -138,7 +143,8 @@ impl Ring {
             stats: RingStats::default(),
             bundles,
             truncate_supported,
-            backlog: VecDeque::new(),
+            files_queued: VecDeque::new(),
+            queued: VecDeque::new(),
             batch: VecDeque::new(),
             in_flight: 0,
             draining: false,
@@ -185,7 +191,7 @@ impl Ring {
                     _ => return Err(RingError::Failed(error)),
                 },
             }
-            if self.backlog.is_empty() {
+            if !self.has_waiting() {
                 break;
             }
             self.collect();
@@ -204,7 +210,7 @@ impl Ring {
         self.rearm_starved();
         self.fill();
         self.collect();
-        if self.pending() > 0 || !self.backlog.is_empty() {
+        if self.pending() > 0 || self.has_waiting() {
             return self.submit();
         }
         self.stats.syscalls += 1;
@@ -253,7 +259,7 @@ impl Ring {
     #[must_use]
     pub fn has_queued(&self) -> bool {
         // SAFETY: as in `has_pending`.
-        !self.backlog.is_empty() || unsafe { !self.uring.submission_shared().is_empty() }
+        self.has_waiting() || unsafe { !self.uring.submission_shared().is_empty() }
     }
 
     /// Counters.
@@ -301,7 +307,7 @@ impl Ring {
                 .flags(squeue::Flags::SKIP_SUCCESS)
                 .user_data(encode(Op::WakeSent, slot as u32, 0));
         if !self.draining {
-            self.queue(Queued::One(message));
+            self.queued.push_back(Queued::One(message));
         }
     }
 
@@ -309,25 +315,45 @@ impl Ring {
     pub(crate) fn push(&mut self, entry: squeue::Entry) {
         if !self.draining {
             self.in_flight += 1;
-            self.queue(Queued::One(entry));
+            self.queued.push_back(Queued::One(entry));
         }
     }
 
-    /// Queues two linked requests of which `completions` will complete.
-    pub(crate) fn push_pair(&mut self, entries: [squeue::Entry; 2], completions: usize) {
+    /// Queues two linked requests that will both complete.
+    pub(crate) fn push_pair(&mut self, entries: [squeue::Entry; 2]) {
         if !self.draining {
-            self.in_flight += completions;
-            self.queue(Queued::Pair {
+            let pair = Queued::Pair {
                 entries,
-                completions,
-            });
+                completions: 2,
+            };
+            self.in_flight += 2;
+            self.queued.push_back(pair);
         }
     }
 
-    fn queue(&mut self, queued: Queued) {
-        if !self.backlog.is_empty() || !Self::try_queue(&mut self.uring, &queued) {
-            self.backlog.push_back(queued);
+    /// Queues a request for a file.
+    pub(crate) fn push_file(&mut self, entry: squeue::Entry) {
+        if !self.draining {
+            self.in_flight += 1;
+            self.files_queued.push_back(Queued::One(entry));
         }
+    }
+
+    /// Queues a write and the sync linked behind it, of which one will complete.
+    pub(crate) fn push_file_pair(&mut self, entries: [squeue::Entry; 2]) {
+        if !self.draining {
+            let pair = Queued::Pair {
+                entries,
+                completions: 1,
+            };
+            self.in_flight += 1;
+            self.files_queued.push_back(pair);
+        }
+    }
+
+    /// Whether there are requests that the submission queue has not taken.
+    fn has_waiting(&self) -> bool {
+        !(self.files_queued.is_empty() && self.queued.is_empty())
     }
 
     fn try_queue(uring: &mut IoUring, queued: &Queued) -> bool {
@@ -343,13 +369,15 @@ impl Ring {
         pushed.is_ok()
     }
 
-    /// Moves the backlog into the submission queue as far as it has room.
+    /// Moves requests into the submission queue as far as it has room.
     fn fill(&mut self) {
-        while let Some(queued) = self.backlog.front() {
-            if !Self::try_queue(&mut self.uring, queued) {
-                break;
+        for list in [&mut self.files_queued, &mut self.queued] {
+            while let Some(queued) = list.front() {
+                if !Self::try_queue(&mut self.uring, queued) {
+                    return;
+                }
+                list.pop_front();
             }
-            self.backlog.pop_front();
         }
     }
 
@@ -478,8 +506,9 @@ impl AsRawFd for Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // Requests in the backlog never reach the kernel; those in the queue will.
-        for queued in std::mem::take(&mut self.backlog) {
+        // Requests in the lists never reach the kernel; those in its queue will.
+        let files = std::mem::take(&mut self.files_queued);
+        for queued in files.into_iter().chain(std::mem::take(&mut self.queued)) {
             self.in_flight -= match queued {
                 Queued::One(entry) => usize::from(completes(entry.get_user_data())),
                 Queued::Pair { completions, .. } => completions,

@@ -743,6 +743,37 @@ fn direct_durable_writes_are_read_back() {
 }
 
 #[test]
+fn files_go_ahead_of_sends_that_were_queued_before() {
+    let mut ring = Ring::new(&config()).unwrap();
+    let (_client, server) = pair();
+    let conn = ring.adopt(server.into()).unwrap();
+    let path = std::env::temp_dir().join(format!("ringbolt-ring-{}-order", std::process::id()));
+    // In the page cache, so that reading it is done on the spot, as sending is.
+    std::fs::write(&path, [7; 8192]).unwrap();
+    let fd = Rc::new(OwnedFd::from(std::fs::File::open(&path).unwrap()));
+    std::fs::remove_file(&path).unwrap();
+    ring.send(conn, vec![1]).unwrap();
+    let buf = Box::new(Sectors::filled(0));
+    let read = FileOp::Read {
+        fd,
+        offset: 0,
+        buf,
+        len: 8192,
+    };
+    ring.file(1, read);
+    let mut order = Vec::new();
+    until(&mut ring, |_, event| {
+        order.push(match event {
+            Event::FileDone { .. } => "file",
+            Event::Sent { .. } => "send",
+            other => panic!("unexpected {other:?}"),
+        });
+        order.len() == 2
+    });
+    assert_eq!(order, ["file", "send"]);
+}
+
+#[test]
 fn a_durable_write_that_fails_is_one_error_and_no_sync() {
     let mut ring = Ring::new(&config()).unwrap();
     // Always full: the write fails when it is carried out, not when it is prepared.

@@ -27,6 +27,7 @@ impl<E: Env> Inner<E> {
     /// Takes up as many whole commands as there are and as limits allow; returns the bytes used.
     pub(in super::super) fn take_commands(self: &Rc<Self>, key: SessionKey, bytes: &[u8]) -> usize {
         let mut at = 0;
+        let mut looked_at = 0;
         while at < bytes.len() {
             match self.may_take(key) {
                 Some(Stage::Resp) => {}
@@ -37,6 +38,9 @@ impl<E: Env> Inner<E> {
             let Some(asked) = self.asked(key, rest.len()) else {
                 break;
             };
+            if at >= looked_at {
+                looked_at = at + self.look_ahead_commands(rest, asked.keyspace);
+            }
             let (taken, len) = match parse::next(rest, &self.resp.limits) {
                 Ok(Parsed::Incomplete { need }) => {
                     self.set_need(key, need);

@@ -7,6 +7,7 @@ mod peers;
 mod retries;
 mod rig;
 mod trace;
+mod turns;
 
 use std::time::Duration;
 

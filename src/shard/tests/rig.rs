@@ -83,6 +83,8 @@ pub(super) struct Rig {
     dials: RefCell<Vec<(usize, u64, NodeId)>>,
     parcels: RefCell<Vec<(u16, Parcel)>>,
     next: Cell<u64>,
+    /// To whom each turn sent, in its order; those that sent nothing are left out.
+    pub(super) sends: RefCell<Vec<Vec<u64>>>,
     pub(super) stop: Rc<Cell<bool>>,
 }
 
@@ -209,6 +211,7 @@ impl Rig {
             dials: RefCell::default(),
             parcels: RefCell::default(),
             next: Cell::new(1),
+            sends: RefCell::default(),
             stop: Rc::new(Cell::new(false)),
         });
         let turning = Rc::clone(&rig);
@@ -252,6 +255,10 @@ impl Rig {
             self.parcels.borrow_mut().extend(seen.parcels);
             let dials = seen.dials.into_iter().map(|(dial, to)| (core, dial, to));
             self.dials.borrow_mut().extend(dials);
+            if !seen.sent.is_empty() {
+                let handles = seen.sent.iter().map(|(handle, _)| *handle).collect();
+                self.sends.borrow_mut().push(handles);
+            }
             for (handle, bytes) in seen.sent {
                 let back = {
                     let mut conns = self.conns.borrow_mut();

@@ -171,6 +171,22 @@ impl<'a> Request<'a> {
         Ok(())
     }
 
+    /// The keyspace and key that a whole frame asks for, if it seems to be a `Get`. Nothing is verified: good for
+    /// a guess of what is to come, and cheap.
+    #[inline]
+    pub fn guess_get(frame: &'a [u8]) -> Option<(KeyspaceId, &'a [u8])> {
+        if *frame.get(frame::KIND_AT)? != Kind::Get as u8 {
+            return None;
+        }
+        let mut body = Reader::new(frame.get(frame::HEADER_BYTES..)?);
+        let (keyspace, _) = read_read(&mut body).ok()?;
+        let key_length = body.u32().ok()? as usize;
+        let (_tokens, key) = body
+            .rest()
+            .split_at_checked(body.rest().len().checked_sub(key_length)?)?;
+        Some((keyspace, key))
+    }
+
     /// Understands a request. Nothing is allocated and nothing copied.
     ///
     /// # Errors

@@ -44,6 +44,36 @@ fn a_ping_is_these_bytes() {
 }
 
 #[test]
+fn what_a_get_asks_for_is_guessed_from_its_bytes() {
+    let mut tokens = TokensBuf::new();
+    tokens.push(Token {
+        partition: 1,
+        term: 2,
+        index: 3,
+    });
+    for tokens in [Tokens::default(), tokens.as_tokens()] {
+        let level = ReadLevel::Session;
+        let request = Request::Get {
+            keyspace: 70_000,
+            read: ReadOptions { level, tokens },
+            key: b"a key",
+        };
+        let mut out = Vec::new();
+        request.encode(7, 0, &mut out).unwrap();
+        assert_eq!(Request::guess_get(&out), Some((70_000, &b"a key"[..])));
+        for short in 0..out.len() {
+            // What is cut off is never verified, nor read beyond its end.
+            let guess = Request::guess_get(&out[..short]);
+            assert!(guess.is_none_or(|(_, key)| key.len() == 5), "{short}");
+        }
+    }
+    let ping = framed(Kind::Ping as u8, &[0; 40]);
+    assert_eq!(Request::guess_get(&ping), None);
+    let longer_than_it_is = framed(Kind::Get as u8, &[&[0; 12][..], &[255; 4], b"key"].concat());
+    assert_eq!(Request::guess_get(&longer_than_it_is), None);
+}
+
+#[test]
 fn peek_asks_for_what_is_missing() {
     let frame = framed(Kind::Ping as u8, b"12345");
     for have in 0..4 {
