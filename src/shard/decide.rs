@@ -292,7 +292,7 @@ impl<E: Env> Inner<E> {
                 present: None,
                 pending: false,
             }),
-            Lookup::NeedsDisk => Err(Verdict::NeedsDisk),
+            Lookup::NeedsDisk(_) => Err(Verdict::NeedsDisk),
         }
     }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::row::{ReadAt, RowKeyBuf, RowMeta, split_row_key};
-use ringbolt_engine::tree::Lookup;
+use ringbolt_engine::tree::{Lookup, Row, Undecided};
 use ringbolt_wire::codec::{self};
 use ringbolt_wire::frame;
 use ringbolt_wire::message::{
@@ -26,14 +26,16 @@ use super::trace::Wait;
 use super::{Deferred, Inner, micros};
 
 /// What a read from memory came to.
-pub(super) enum Glance {
+pub(super) enum Glance<E: Env> {
     /// There is a record, and it was told.
     Told,
     Absent,
     /// The record is expired by the clock, not yet by the partition's time.
     Expiring,
-    /// It needs the disk, or it is not known whether this replica still leads.
-    Unknown,
+    /// The disk must be asked.
+    NeedsDisk(Undecided<E>),
+    /// It is not known whether this replica still leads.
+    Unproven,
 }
 
 impl<E: Env> Inner<E> {
@@ -161,7 +163,10 @@ impl<E: Env> Inner<E> {
                 codec::encode_not_found(out, origin.request_id, seen);
             }),
             Glance::Expiring => self.defer_for_time(&origin, scope, partition, bytes),
-            Glance::Unknown => self.get_in_task(origin, scope, target, key, bytes),
+            Glance::NeedsDisk(undecided) => {
+                self.get_in_task(origin, scope, target, key, (at, Some(undecided)), bytes);
+            }
+            Glance::Unproven => self.get_in_task(origin, scope, target, key, (at, None), bytes),
         }
     }
 
@@ -173,7 +178,7 @@ impl<E: Env> Inner<E> {
         key: &[u8],
         at: ReadAt,
         tell: impl FnOnce(&RowMeta, &[u8]),
-    ) -> Glance {
+    ) -> Glance<E> {
         let mut row_key = self.row_key.borrow_mut();
         let row_key = row_key.set(partition, keyspace, key);
         let found = self.engine.tree().get_now(row_key, at, |row, value| {
@@ -181,7 +186,7 @@ impl<E: Env> Inner<E> {
                 return Glance::Expiring;
             }
             if !self.proven_now(partition, level) {
-                return Glance::Unknown;
+                return Glance::Unproven;
             }
             tell(&row, value);
             Glance::Told
@@ -189,7 +194,8 @@ impl<E: Env> Inner<E> {
         match found {
             Lookup::Found(glance) => glance,
             Lookup::Absent if self.proven_now(partition, level) => Glance::Absent,
-            Lookup::Absent | Lookup::NeedsDisk => Glance::Unknown,
+            Lookup::Absent => Glance::Unproven,
+            Lookup::NeedsDisk(undecided) => Glance::NeedsDisk(undecided),
         }
     }
 
@@ -199,6 +205,7 @@ impl<E: Env> Inner<E> {
         scope: Scope,
         target: (PartitionId, KeyspaceId, ReadLevel),
         key: &[u8],
+        from: (ReadAt, Option<Undecided<E>>),
         bytes: &[u8],
     ) {
         add(&self.counters.reads_from_disk_total, 1);
@@ -207,7 +214,7 @@ impl<E: Env> Inner<E> {
         // Kept only for the rare record that expires in just this moment.
         let frame = bytes.to_vec();
         self.env.spawn(TaskClass::Foreground, async move {
-            this.finish_get(origin, scope, target, &row_key, &frame)
+            this.finish_get(origin, scope, target, &row_key, from, &frame)
                 .await;
         });
     }
@@ -218,13 +225,14 @@ impl<E: Env> Inner<E> {
         scope: Scope,
         (partition, keyspace, level): (PartitionId, KeyspaceId, ReadLevel),
         row_key: &[u8],
+        (at, undecided): (ReadAt, Option<Undecided<E>>),
         frame: &[u8],
     ) {
-        let (_, at) = match self.view(partition, keyspace, level) {
-            Ok(view) => view,
-            Err(refusal) => return self.refuse(&origin, &refusal),
+        let tree = self.engine.tree();
+        let found = match undecided {
+            Some(undecided) => tree.go_on(undecided, row_key, at, Row::of).await,
+            None => tree.get(row_key, at).await,
         };
-        let found = self.engine.tree().get(row_key, at).await;
         origin.trace.mark(Wait::Disk, self.now_us());
         let found = match found {
             Ok(found) => found,

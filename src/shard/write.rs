@@ -321,7 +321,7 @@ impl<E: Env> Inner<E> {
                 }
                 let cached = keys
                     .iter()
-                    .all(|key| !matches!(tree.get_now(key, at, |_, _| ()), Lookup::NeedsDisk));
+                    .all(|key| !matches!(tree.get_now(key, at, |_, _| ()), Lookup::NeedsDisk(_)));
                 if cached {
                     this.execute_frame(origin, super::mail::Scope::Whole, &frame);
                     return;

@@ -152,8 +152,8 @@ async fn read_on(env: RealEnv, shared: Rc<Shared>, mut rng: SmallRng, range: std
         let found = match tree.get_now(row_key.as_slice(), at, |_, value| value.len()) {
             Lookup::Found(_) => true,
             Lookup::Absent => false,
-            Lookup::NeedsDisk => match tree
-                .get_with(row_key.as_slice(), at, |_, value| value.len())
+            Lookup::NeedsDisk(undecided) => match tree
+                .go_on(undecided, row_key.as_slice(), at, |_, value| value.len())
                 .await
             {
                 Ok(len) => len.is_some(),

@@ -4,6 +4,8 @@
 //! answer. A range delete met on the way covers everything in older structures, so that it ends the
 //! search as well; where the tree has none, nothing is spent on them.
 
+use std::rc::Rc;
+
 use crate::compaction::retain;
 use crate::entry::KeyspaceId;
 use crate::env::Env;
@@ -13,17 +15,25 @@ use crate::planted::{self, Bug};
 use crate::row::{Cell, ReadAt, RowMeta};
 use crate::table::CachedLookup;
 
-use super::{Inner, Tree};
+use super::{Inner, Tables, Tree};
 
 /// What memory knows of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lookup<R> {
+pub enum Lookup<R, E: Env> {
     /// It is there.
     Found(R),
     /// It is not there.
     Absent,
-    /// A block that is not cached decides: ask [`Tree::get`].
-    NeedsDisk,
+    /// A block that is not cached decides: [`Tree::go_on`] reads it.
+    NeedsDisk(Undecided<E>),
+}
+
+/// A read that memory could not decide, with how far it came: what it has seen it need not look at again.
+pub struct Undecided<E: Env> {
+    version: Rc<Tables<E>>,
+    /// Sorted runs of the version that do not have the row.
+    runs_passed: usize,
+    /// The highest range delete met so far.
+    covering: u64,
 }
 
 /// A row, owned.
@@ -33,6 +43,17 @@ pub struct Row {
     pub meta: RowMeta,
     /// Its value.
     pub value: Vec<u8>,
+}
+
+impl Row {
+    /// A copy of a row that is shown.
+    #[must_use]
+    pub fn of(meta: RowMeta, value: &[u8]) -> Self {
+        Self {
+            meta,
+            value: value.to_vec(),
+        }
+    }
 }
 
 /// The next older cell of a row.
@@ -86,14 +107,30 @@ impl<E: Env> Tree<E> {
         row_key: &[u8],
         at: ReadAt,
         f: impl FnOnce(RowMeta, &[u8]) -> R,
-    ) -> Lookup<R> {
+    ) -> Lookup<R, E> {
         let found = self
             .inner
             .get_now(row_key, at, |meta, value| f(retain::public(meta), value));
-        if !matches!(found, Lookup::NeedsDisk) {
+        if !matches!(found, Lookup::NeedsDisk(_)) {
             self.inner.stats.borrow_mut().gets_cached += 1;
         }
         found
+    }
+
+    /// Ends a read that [`Tree::get_now`] could not, of the same row at the same point, and shows the row
+    /// to `f`, which must not call back into the tree. It sees the tree as it was when the read began.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub async fn go_on<R>(
+        &self,
+        undecided: Undecided<E>,
+        row_key: &[u8],
+        at: ReadAt,
+        f: impl FnOnce(RowMeta, &[u8]) -> R,
+    ) -> Result<Option<R>> {
+        let f = |meta, value: &[u8]| f(retain::public(meta), value);
+        self.inner.get_counted(undecided, row_key, at, f).await
     }
 
     /// Says that up to [`WARMED_MAX`] keys will be read presently: rows that are in memory are fetched into
@@ -110,25 +147,7 @@ impl<E: Env> Tree<E> {
     /// # Errors
     /// `Corrupt` names the damaged table; the disk's error.
     pub async fn get(&self, row_key: &[u8], at: ReadAt) -> Result<Option<Row>> {
-        let own = |meta, value: &[u8]| Row {
-            meta,
-            value: value.to_vec(),
-        };
-        self.get_with(row_key, at, own).await
-    }
-
-    /// As [`Tree::get`], but shows the row to `f`, which must not call back into the tree, instead of
-    /// copying it.
-    ///
-    /// # Errors
-    /// As [`Tree::get`].
-    pub async fn get_with<R>(
-        &self,
-        row_key: &[u8],
-        at: ReadAt,
-        f: impl FnOnce(RowMeta, &[u8]) -> R,
-    ) -> Result<Option<R>> {
-        let f = |meta, value: &[u8]| f(retain::public(meta), value);
+        let f = |meta, value: &[u8]| Row::of(retain::public(meta), value);
         self.inner.get(row_key, at, f).await
     }
 
@@ -216,7 +235,7 @@ impl<E: Env> Inner<E> {
         row_key: &[u8],
         at: ReadAt,
         f: impl FnOnce(RowMeta, &[u8]) -> R,
-    ) -> Lookup<R> {
+    ) -> Lookup<R, E> {
         let f = match self.get_in_memtables(row_key, at, f) {
             Ok(Met::Live(r)) => return Lookup::Found(r),
             Ok(Met::Dead) => return Lookup::Absent,
@@ -224,7 +243,7 @@ impl<E: Env> Inner<E> {
         };
         let mut covering = 0;
         let version = self.version.borrow();
-        for run in version.runs() {
+        for (runs_passed, run) in version.runs().enumerate() {
             let Some(table) = run.find(row_key) else {
                 continue;
             };
@@ -239,7 +258,13 @@ impl<E: Env> Inner<E> {
                         Met::Dead => Lookup::Absent,
                     };
                 }
-                CachedLookup::NeedsDisk => return Lookup::NeedsDisk,
+                CachedLookup::NeedsDisk => {
+                    return Lookup::NeedsDisk(Undecided {
+                        version: Rc::clone(&version),
+                        runs_passed,
+                        covering,
+                    });
+                }
                 CachedLookup::Absent if covering > 0 => return Lookup::Absent,
                 CachedLookup::Absent => {}
             }
@@ -260,10 +285,25 @@ impl<E: Env> Inner<E> {
             }
             Err(f) => f,
         };
+        let undecided = Undecided {
+            version: self.version(),
+            runs_passed: 0,
+            covering: 0,
+        };
+        self.get_counted(undecided, row_key, at, f).await
+    }
+
+    async fn get_counted<R>(
+        &self,
+        undecided: Undecided<E>,
+        row_key: &[u8],
+        at: ReadAt,
+        f: impl FnOnce(RowMeta, &[u8]) -> R,
+    ) -> Result<Option<R>> {
         // Nothing but a device read waits here, so that nobody else counts any if this one has none.
         let device_reads = &self.context.counters.device_reads;
         let before = device_reads.get();
-        let row = self.get_in_tables(row_key, at, f).await;
+        let row = self.get_in_tables(undecided, row_key, at, f).await;
         let mut stats = self.stats.borrow_mut();
         match device_reads.get() == before {
             true => stats.gets_cached += 1,
@@ -275,13 +315,13 @@ impl<E: Env> Inner<E> {
     /// What the tables say of a row of which the memtables have nothing, nor a range delete.
     async fn get_in_tables<R>(
         &self,
+        undecided: Undecided<E>,
         row_key: &[u8],
         at: ReadAt,
         f: impl FnOnce(RowMeta, &[u8]) -> R,
     ) -> Result<Option<R>> {
-        let version = self.version();
-        let mut covering = 0;
-        for run in version.runs() {
+        let mut covering = undecided.covering;
+        for run in undecided.version.runs().skip(undecided.runs_passed) {
             let Some(table) = run.find(row_key) else {
                 continue;
             };

@@ -56,7 +56,7 @@ pub(crate) mod tests;
 
 pub use columns::COLUMNS;
 pub use cursor::Cursor;
-pub use get::{Lookup, Row};
+pub use get::{Lookup, Row, Undecided};
 pub(crate) use open::open_table;
 pub use open::{table_id, table_path};
 pub use options::{Compression, TreeOptions, l0_target};

@@ -119,7 +119,7 @@ impl<E: Env> Inner<E> {
                 }
                 true
             }
-            Glance::Expiring | Glance::Unknown => false,
+            Glance::Expiring | Glance::NeedsDisk(_) | Glance::Unproven => false,
         }
     }
 

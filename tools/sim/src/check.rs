@@ -123,11 +123,11 @@ impl Checker {
         let seen = match self.tree.get_now(&row_key, at, Seen::new) {
             Lookup::Found(seen) => Some(seen),
             Lookup::Absent => None,
-            Lookup::NeedsDisk => {
+            Lookup::NeedsDisk(undecided) => {
                 self.shared.count("gets that waited", 1);
-                let got = self.tree.get(&row_key, at).await;
+                let got = self.tree.go_on(undecided, &row_key, at, Seen::new).await;
                 match self.shared.checked("get", got) {
-                    Some(row) => row.map(|row| Seen::new(row.meta, &row.value)),
+                    Some(seen) => seen,
                     None => return,
                 }
             }
