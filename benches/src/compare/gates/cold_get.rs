@@ -1,4 +1,5 @@
-//! Gates 5 and 6: reads of data at least five times the cache, most of them from the device.
+//! Gates 5 and 6: reads of data at least five times the cache, most of them from the device, once compaction
+//! of what was written has settled.
 //!
 //! The ceiling is fio with the same queue depth on the same files, after all of them were read once: what was
 //! written or read lately may lie in a cache behind the disk, where it is several times closer. RocksDB reads the same
@@ -104,6 +105,7 @@ fn through_the_network(context: &Context) -> Result<Vec<f64>, Skip> {
         ..ringbolt.load()
     };
     measure(load(Preload::Only))?;
+    ringbolt.settle()?;
     (0..context.rounds)
         .map(|_| measure(load(Preload::Never)).map(|report| report.all.per_second))
         .collect()

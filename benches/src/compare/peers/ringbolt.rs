@@ -1,15 +1,21 @@
 //! The Ringbolt server, on a private port.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringbolt::node::says_ready;
 use ringbolt_load::options::{Options, Protocol};
+use ringbolt_load::procfs::Usage;
 use ringbolt_load::{LoadError, Report};
 use tempfile::TempDir;
 
 use crate::compare::context::Context;
 use crate::compare::gate::Skip;
 use crate::compare::process::{Process, free_port};
+
+/// Compaction has settled when nothing was written for this long.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
+/// Longest that it may take.
+const SETTLED_WITHIN: Duration = Duration::from_secs(600);
 
 /// A running Ringbolt.
 #[derive(Debug)]
@@ -71,6 +77,29 @@ impl Ringbolt {
             door,
             _dir: dir,
         })
+    }
+
+    /// Waits until compaction has settled: until nothing is written for a while.
+    pub fn settle(&self) -> Result<(), Skip> {
+        let written = || {
+            let usage = Usage::of(self.process.id());
+            usage.map(|usage| usage.write_bytes)
+        };
+        let failed = |error: LoadError| Skip::Failed(format!("ringbolt server: {error}"));
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        let mut before = written().map_err(failed)?;
+        loop {
+            std::thread::sleep(SETTLED_AFTER);
+            let now = written().map_err(failed)?;
+            if now == before {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let why = "ringbolt server: compaction does not come to an end";
+                return Err(Skip::Failed(why.into()));
+            }
+            before = now;
+        }
     }
 
     /// Options of a load on it.
