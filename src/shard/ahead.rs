@@ -14,6 +14,9 @@ use ringbolt_wire::message::{KeyspaceId, Request};
 use super::Inner;
 use crate::resp::parse;
 
+/// Frames that are looked at for reads: among many that are none, few are to be gained.
+const FRAMES_MAX: usize = 32;
+
 /// The keys of some reads that are about to be executed.
 #[derive(Default)]
 struct Ahead<'a> {
@@ -37,11 +40,14 @@ impl<E: Env> Inner<E> {
     /// many bytes it has looked at.
     pub(super) fn look_ahead(&self, bytes: &[u8], limit: u32) -> usize {
         let (mut ahead, mut at) = (Ahead::default(), 0);
-        while !ahead.is_full() {
+        for _ in 0..FRAMES_MAX {
             let rest = &bytes[at..];
             let Ok(Peek::Frame { len }) = frame::peek(rest, limit) else {
                 break;
             };
+            if ahead.is_full() {
+                break;
+            }
             if let Some((keyspace, key)) = Request::guess_get(&rest[..len]) {
                 ahead.push(keyspace, key);
             }

@@ -4,6 +4,9 @@
 //! behind it, are done; what another entry replaced never was. Where the tree asks for throttling,
 //! acknowledgements are held back so that writes go on at the rate compaction can follow: smoothly,
 //! since each write moves the release time a little, and without delaying reads.
+//!
+//! Sending is most of what a turn does, and a read that has just missed a turn waits for all of it. So a turn that
+//! has read acknowledges to a few connections only, and leaves the others to the next one.
 
 use std::time::Duration;
 
@@ -14,13 +17,16 @@ use ringbolt_wire::codec;
 use ringbolt_wire::message::{Ack, ErrorCode, Token};
 
 use super::counters::add;
-use super::mail::Origin;
+use super::mail::{Origin, Ticket};
 use super::pending::{Outcome, Pending};
 use super::reply::token;
 use super::trace::{Note, Wait};
 use super::{Held, Inner, Spreading};
 use crate::replica::node_of;
 
+/// Connections to which one turn acknowledges writes where it has read for clients as well: reads that come
+/// meanwhile wait for all that it sends.
+const ACKS_BESIDE_READS: usize = 16;
 /// Longest that throttling may hold back one acknowledgement.
 const HOLD_MAX: Duration = Duration::from_millis(100);
 
@@ -202,7 +208,7 @@ impl<E: Env> Inner<E> {
         let token = token(partition, id);
         let pressure = self.engine.tree().pressure();
         if pressure.delay_per_kib.is_zero() || matches!(outcome, Outcome::Own(_)) {
-            return self.settle(outcome, token);
+            return self.settle_or_postpone(outcome, token);
         }
         let now = self.clock.get().now;
         let kib = bytes.div_ceil(1024);
@@ -222,6 +228,39 @@ impl<E: Env> Inner<E> {
             token,
             outcome,
         });
+    }
+
+    /// Says how many connections this turn may acknowledge to, and begins with those that the last one left.
+    pub(super) fn begin_acknowledging(&self) {
+        let gets = self.counters.gets_total.get();
+        let has_read = self.gets_before.replace(gets) != gets;
+        self.acks_left.set(match has_read {
+            true => ACKS_BESIDE_READS,
+            false => usize::MAX,
+        });
+        for (outcome, token) in self.postponed.take() {
+            self.settle_or_postpone(outcome, token);
+        }
+    }
+
+    /// Answers a write, in this turn if it may.
+    fn settle_or_postpone(&self, outcome: Outcome, token: Token) {
+        let one_more_to_send = |key| {
+            let mut sessions = self.sessions.borrow_mut();
+            let session = sessions.get(key);
+            session.is_some_and(|session| !session.sending && session.out.is_empty())
+        };
+        if let Some(origin) = outcome.origin()
+            && let Ticket::Session(key) = origin.ticket
+            && origin.core == self.config.core
+            && one_more_to_send(key)
+        {
+            match self.acks_left.get().checked_sub(1) {
+                Some(left) => self.acks_left.set(left),
+                None => return self.postponed.borrow_mut().push_back((outcome, token)),
+            }
+        }
+        self.settle(outcome, token);
     }
 
     /// Gives the acknowledgements whose time has come. Returns when the next one is due.

@@ -250,6 +250,12 @@ struct Inner<E: Env> {
     /// Requests whose wait is over, to be taken up this turn.
     ready: RefCell<Vec<Deferred>>,
     held: RefCell<VecDeque<Held>>,
+    /// Acknowledgements that are left to the next turn.
+    postponed: RefCell<VecDeque<(Outcome, Token)>>,
+    /// Connections to which this turn may still acknowledge writes.
+    acks_left: Cell<usize>,
+    /// Reads of single keys up to the last turn.
+    gets_before: Cell<u64>,
     throttle_until: Cell<Duration>,
     /// What goes to each core at the end of the turn.
     parcels: RefCell<Box<[Parcel]>>,
@@ -341,6 +347,9 @@ impl<E: Env> Shard<E> {
             deferred: RefCell::default(),
             ready: RefCell::default(),
             held: RefCell::default(),
+            postponed: RefCell::default(),
+            acks_left: Cell::new(usize::MAX),
+            gets_before: Cell::default(),
             throttle_until: Cell::new(Duration::ZERO),
             parcels: RefCell::new((0..cores).map(|_| Parcel::default()).collect()),
             gathers: RefCell::default(),

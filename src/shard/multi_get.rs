@@ -185,8 +185,7 @@ impl<E: Env> Inner<E> {
             Ok(rows) => rows,
             Err(error) => return self.refuse(&origin, &Refusal::from(error)),
         };
-        let partitions = seen.iter().map(|token| token.partition);
-        let proven = self.prove_reads(partitions, level).await;
+        let proven = self.prove_reads(seen.iter().copied(), level).await;
         let now = self.env.now();
         origin.trace.mark(Wait::Proof, micros(now));
         if let Err(refusal) = proven {

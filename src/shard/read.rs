@@ -14,7 +14,7 @@ use ringbolt_engine::tree::{Lookup, Row, Undecided};
 use ringbolt_wire::codec::{self};
 use ringbolt_wire::frame;
 use ringbolt_wire::message::{
-    ErrorCode, KeyspaceId, PartitionId, ReadLevel, ReadOptions, Response,
+    ErrorCode, KeyspaceId, PartitionId, ReadLevel, ReadOptions, Response, Token,
 };
 
 use super::counters::add;
@@ -38,6 +38,13 @@ pub(super) enum Glance<E: Env> {
     Unproven,
 }
 
+/// A read of one key that needs the disk: what was shown of its partition when it began, and how far it came.
+struct Begun<E: Env> {
+    seen: Token,
+    at: ReadAt,
+    undecided: Undecided<E>,
+}
+
 impl<E: Env> Inner<E> {
     /// Whether the row is expired by the wall clock though the partition's time has not come, so
     /// that a leader must bring the partition's time forward first. A follower reads by the
@@ -50,13 +57,27 @@ impl<E: Env> Inner<E> {
             )
     }
 
-    /// Sees to it that reads just made may be answered.
+    /// Sees to it that reads just made may be answered: `seen` is what was shown of each partition when its
+    /// read began.
+    ///
+    /// Whoever leads now knows the newest state. Whether it did when it read is certain only if it has led
+    /// ever since: another may have led in between, and have written.
     pub(super) async fn prove_reads(
         &self,
-        partitions: impl IntoIterator<Item = PartitionId>,
+        seen: impl IntoIterator<Item = Token>,
         level: ReadLevel,
     ) -> Result<(), Refusal> {
-        for partition in partitions {
+        for Token {
+            partition, term, ..
+        } in seen
+        {
+            let is_led = matches!(level, ReadLevel::Linearizable | ReadLevel::Strict);
+            // A leader serves once it has applied an entry of its own term.
+            if is_led && self.with_replica(partition, |replica| replica.term()) != Some(term) {
+                let replicas = self.replicas.borrow();
+                let replica = replicas.get(usize::from(partition));
+                return Err(not_leader(partition, replica.and_then(Option::as_ref)));
+            }
             if self.proven_now(partition, level) {
                 continue;
             }
@@ -164,9 +185,14 @@ impl<E: Env> Inner<E> {
             }),
             Glance::Expiring => self.defer_for_time(&origin, scope, partition, bytes),
             Glance::NeedsDisk(undecided) => {
-                self.get_in_task(origin, scope, target, key, (at, Some(undecided)), bytes);
+                let begun = Begun {
+                    seen,
+                    at,
+                    undecided,
+                };
+                self.get_in_task(origin, scope, target, key, Some(begun), bytes);
             }
-            Glance::Unproven => self.get_in_task(origin, scope, target, key, (at, None), bytes),
+            Glance::Unproven => self.get_in_task(origin, scope, target, key, None, bytes),
         }
     }
 
@@ -205,7 +231,7 @@ impl<E: Env> Inner<E> {
         scope: Scope,
         target: (PartitionId, KeyspaceId, ReadLevel),
         key: &[u8],
-        from: (ReadAt, Option<Undecided<E>>),
+        begun: Option<Begun<E>>,
         bytes: &[u8],
     ) {
         add(&self.counters.reads_from_disk_total, 1);
@@ -214,7 +240,7 @@ impl<E: Env> Inner<E> {
         // Kept only for the rare record that expires in just this moment.
         let frame = bytes.to_vec();
         self.env.spawn(TaskClass::Foreground, async move {
-            this.finish_get(origin, scope, target, &row_key, from, &frame)
+            this.finish_get(origin, scope, target, &row_key, begun, &frame)
                 .await;
         });
     }
@@ -225,20 +251,26 @@ impl<E: Env> Inner<E> {
         scope: Scope,
         (partition, keyspace, level): (PartitionId, KeyspaceId, ReadLevel),
         row_key: &[u8],
-        (at, undecided): (ReadAt, Option<Undecided<E>>),
+        begun: Option<Begun<E>>,
         frame: &[u8],
     ) {
         let tree = self.engine.tree();
-        let found = match undecided {
-            Some(undecided) => tree.go_on(undecided, row_key, at, Row::of).await,
-            None => tree.get(row_key, at).await,
+        let (seen, found) = match begun {
+            Some(begun) => {
+                let row = tree.go_on(begun.undecided, row_key, begun.at, Row::of);
+                (begun.seen, row.await)
+            }
+            None => match self.view(partition, keyspace, level) {
+                Ok((seen, at)) => (seen, tree.get(row_key, at).await),
+                Err(refusal) => return self.refuse(&origin, &refusal),
+            },
         };
         origin.trace.mark(Wait::Disk, self.now_us());
         let found = match found {
             Ok(found) => found,
             Err(error) => return self.refuse(&origin, &Refusal::from(error)),
         };
-        let proven = self.prove_reads([partition], level).await;
+        let proven = self.prove_reads([seen], level).await;
         let now = self.env.now();
         origin.trace.mark(Wait::Proof, micros(now));
         if let Some(parts) = split_row_key(row_key) {
@@ -307,7 +339,7 @@ impl<E: Env> Inner<E> {
             };
             let mut origin = origin;
             origin.trace.mark(Wait::Disk, this.now_us());
-            let proven = this.prove_reads([partition], level).await;
+            let proven = this.prove_reads([seen], level).await;
             origin.trace.mark(Wait::Proof, this.now_us());
             if let Err(refusal) = proven {
                 return this.refuse(&origin, &refusal);

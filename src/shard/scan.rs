@@ -272,7 +272,7 @@ impl<E: Env> Inner<E> {
         let this = Rc::clone(self);
         let (frame, level) = (bytes.to_vec(), scan.read.level);
         self.env.spawn(TaskClass::Foreground, async move {
-            let read: Vec<PartitionId> = tokens.iter().map(|token| token.partition).collect();
+            let seen = tokens.clone();
             let mut built = Vec::new();
             let made = this
                 .build_page(&origin, &page, &mut cursors, tokens, &mut built)
@@ -280,7 +280,7 @@ impl<E: Env> Inner<E> {
             let mut origin = origin;
             origin.trace.mark(Wait::Disk, this.now_us());
             if made.is_ok() {
-                let proven = this.prove_reads(read, level).await;
+                let proven = this.prove_reads(seen, level).await;
                 origin.trace.mark(Wait::Proof, this.now_us());
                 if let Err(refusal) = proven {
                     return this.refuse(&origin, &refusal);

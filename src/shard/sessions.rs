@@ -116,13 +116,9 @@ pub(super) struct Sessions {
     generation: u32,
     /// How many are with other nodes.
     peers: usize,
-    /// Slots with something to do at the turn's end: those of other nodes, whose disks wait for it, then what
-    /// came of this turn's input.
+    /// Slots with something to do at the turn's end, in this order: those of other nodes, whose disks wait for it,
+    /// then what came of this turn's input, then writes that have become durable.
     pub(super) dirty: VecDeque<u32>,
-    /// Slots with something to do after those: what came of writes that became durable.
-    pub(super) acknowledged: VecDeque<u32>,
-    /// Whether this turn's input is through.
-    pub(super) is_ending: bool,
 }
 
 impl Sessions {
@@ -189,22 +185,12 @@ impl Sessions {
             .filter(|session| session.generation == key.generation)?;
         if !session.dirty {
             session.dirty = true;
-            match (session.stage.is_peer(), self.is_ending) {
-                (true, _) => self.dirty.push_front(key.slot),
-                (false, false) => self.dirty.push_back(key.slot),
-                (false, true) => self.acknowledged.push_back(key.slot),
+            match session.stage.is_peer() {
+                true => self.dirty.push_front(key.slot),
+                false => self.dirty.push_back(key.slot),
             }
         }
         Some(session)
-    }
-
-    /// Whether this turn's input brought answers for clients.
-    pub(super) fn has_answers(&self) -> bool {
-        let mut dirty = self
-            .dirty
-            .iter()
-            .filter_map(|&slot| self.slab.get(slot as usize));
-        dirty.any(|session| !session.stage.is_peer() && !session.out.is_empty())
     }
 
     pub(super) fn by_slot(&mut self, slot: u32) -> Option<(SessionKey, &mut Session)> {

@@ -16,9 +16,6 @@ use super::{Inner, Port, Shard, TurnClock, micros};
 
 /// How often deadlines are looked at.
 const EXPIRY_EVERY: Duration = Duration::from_millis(5);
-/// Acknowledgements that one turn hands out where it answers reads too: reads that come meanwhile wait for
-/// all that it sends. Without reads, all go at once.
-const ACKS_BESIDE_READS: usize = 16;
 /// How often connections are looked at for silence.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
@@ -37,15 +34,8 @@ impl<E: Env> Shard<E> {
     /// nothing arrives.
     pub fn end_turn(&self, port: &mut impl Port) -> Option<Duration> {
         let inner = &self.0;
-        let mut acks_max = {
-            let mut sessions = inner.sessions.borrow_mut();
-            sessions.is_ending = true;
-            match sessions.has_answers() {
-                true => ACKS_BESIDE_READS,
-                false => usize::MAX,
-            }
-        };
         let tick = inner.tick_replicas();
+        inner.begin_acknowledging();
         inner.take_durable();
         inner.take_up_ready();
         let now = inner.clock.get().now;
@@ -64,7 +54,7 @@ impl<E: Env> Shard<E> {
         // Input that waited is taken up as connections are served, and may be proposals again.
         loop {
             inner.drive_replicas();
-            inner.serve_dirty(port, &mut acks_max);
+            inner.serve_dirty(port);
             if inner.driving.borrow().is_empty() {
                 break;
             }
@@ -82,12 +72,7 @@ impl<E: Env> Shard<E> {
             let background_us = micros(inner.env.background());
             inner.account.end_turn(now_us, wall_ms, background_us);
         }
-        let is_more_to_acknowledge = {
-            let mut sessions = inner.sessions.borrow_mut();
-            sessions.is_ending = false;
-            !sessions.acknowledged.is_empty()
-        };
-        if inner.post_parcels(port) || is_more_to_acknowledge {
+        if inner.post_parcels(port) || !inner.postponed.borrow().is_empty() {
             return Some(now);
         }
         Some(due.map_or(tick, |due| due.min(tick)))
@@ -173,20 +158,15 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Goes over the connections with something to do: takes up input that waited, sends, closes. Of
-    /// those with acknowledgements, as many as may still be in this turn.
-    fn serve_dirty(self: &Rc<Self>, port: &mut impl Port, acks_max: &mut usize) {
+    /// Goes over the connections with something to do: takes up input that waited, sends, closes.
+    fn serve_dirty(self: &Rc<Self>, port: &mut impl Port) {
         loop {
+            let slot = self.sessions.borrow_mut().dirty.pop_front();
+            let Some(slot) = slot else {
+                break;
+            };
             let key = {
                 let mut sessions = self.sessions.borrow_mut();
-                let mut slot = sessions.dirty.pop_front();
-                if slot.is_none() && *acks_max > 0 {
-                    *acks_max -= 1;
-                    slot = sessions.acknowledged.pop_front();
-                }
-                let Some(slot) = slot else {
-                    break;
-                };
                 let Some((key, session)) = sessions.by_slot(slot) else {
                     continue;
                 };

@@ -85,7 +85,8 @@ impl Index {
         self.parts.len() * size_of::<Part>() + self.slots * size_of::<u64>()
     }
 
-    /// A row's hash. Its partition is left out: it follows from the key.
+    /// A row's hash. Its partition is left out: it follows from the key, but in the server's own keyspace, whose
+    /// rows are not here.
     #[inline]
     fn hash_of(&self, row_key: &[u8]) -> u64 {
         match row_key.split_first_chunk::<ROW_PREFIX_BYTES>() {

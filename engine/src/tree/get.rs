@@ -133,7 +133,7 @@ impl<E: Env> Tree<E> {
         self.inner.get_counted(undecided, row_key, at, f).await
     }
 
-    /// Says that up to [`WARMED_MAX`] keys will be read presently: rows that are in memory are fetched into
+    /// Says that up to [`WARMED_MAX`] keys will be read presently: rows in the growing memtable are fetched into
     /// the CPU's caches side by side.
     ///
     /// [`WARMED_MAX`]: crate::memtable::WARMED_MAX

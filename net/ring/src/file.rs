@@ -168,6 +168,9 @@ impl Files {
 }
 
 const LEN_MAX: usize = 0x7fff_f000;
+/// Reads and writes of at most so many bytes go ahead of other requests: a block, or a group of the log, which
+/// somebody waits for. Longer ones are background work's, and take longer to start.
+const SHORT_BYTES_MAX: usize = 128 << 10;
 
 impl Ring {
     /// Starts a file request; [`Event::FileDone`] with `token` follows, always. Requests are not
@@ -228,6 +231,10 @@ impl Ring {
         };
         state.again = false;
         let done = state.done;
+        let is_short = match &state.op {
+            FileOp::Read { len, .. } | FileOp::Write { len, .. } => len - done <= SHORT_BYTES_MAX,
+            _ => false,
+        };
         let sqe = match &mut state.op {
             FileOp::Read {
                 fd,
@@ -260,7 +267,7 @@ impl Ring {
                         .user_data(sync_data);
                     let quiet = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
                     // The write completes only if it fails, and then the sync does not run.
-                    self.push_file_pair([write.flags(quiet), sync]);
+                    self.push_write_and_sync([write.flags(quiet), sync], is_short);
                     return;
                 }
                 write
@@ -288,7 +295,10 @@ impl Ring {
                 opcode::UnlinkAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build()
             }
         };
-        self.push_file(sqe.user_data(user_data));
+        match is_short {
+            true => self.push_ahead(sqe.user_data(user_data)),
+            false => self.push(sqe.user_data(user_data)),
+        }
     }
 
     /// The completion of a request: of its operation, or of the sync behind a write.

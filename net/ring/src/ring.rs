@@ -1,8 +1,8 @@
 //! The ring itself: queueing requests, entering the kernel, and turning completions into events.
 //!
-//! Requests wait in two lists until the kernel is entered, those for files ahead of all others: the kernel
-//! starts them one after the other, and starting a write is short, while sending is done on the spot, so
-//! that a disk would be idle during all sends queued ahead of its write. The lists' length is bounded by what the
+//! Requests wait in two lists until the kernel is entered, short reads and writes of files ahead of all others:
+//! the kernel starts them one after the other, and a send is carried out as it is started, so that the
+//! disk would be idle during all sends queued ahead of its write. The lists' length is bounded by what the
 //! connections, listeners and file requests can have in flight.
 //! Completions are collected into `batch` once per turn, right after the kernel was entered, so that
 //! a turn's work is bounded even while more completions arrive.
@@ -56,8 +56,8 @@ struct Completion {
 
 /// One io_uring with its sockets, listeners and file requests. Lives and dies on one thread.
 ///
-/// Dropping it cancels everything and waits, up to five seconds, until the kernel has let go of
-/// the buffers; sockets are closed.
+/// Dropping it forgets what was not submitted, cancels everything else and waits, up to five seconds,
+/// until the kernel has let go of the buffers; sockets are closed.
 pub struct Ring {
     pub(crate) uring: IoUring,
     pub(crate) pool: Rc<Pool>,
@@ -73,9 +73,9 @@ pub struct Ring {
     pub(crate) stats: RingStats,
     pub(crate) bundles: bool,
     pub(crate) truncate_supported: bool,
-    /// Requests for files that the submission queue has not taken.
-    files_queued: VecDeque<Queued>,
-    /// The same of all others.
+    /// Short reads and writes of files that the submission queue has not taken.
+    ahead: VecDeque<Queued>,
+    /// All other requests that it has not.
     queued: VecDeque<Queued>,
     batch: VecDeque<Completion>,
     /// Requests that the kernel, the queue or the lists hold and that will complete.
@@ -143,7 +143,7 @@ impl Ring {
             stats: RingStats::default(),
             bundles,
             truncate_supported,
-            files_queued: VecDeque::new(),
+            ahead: VecDeque::new(),
             queued: VecDeque::new(),
             batch: VecDeque::new(),
             in_flight: 0,
@@ -331,29 +331,32 @@ impl Ring {
         }
     }
 
-    /// Queues a request for a file.
-    pub(crate) fn push_file(&mut self, entry: squeue::Entry) {
+    /// The same ahead of others.
+    pub(crate) fn push_ahead(&mut self, entry: squeue::Entry) {
         if !self.draining {
             self.in_flight += 1;
-            self.files_queued.push_back(Queued::One(entry));
+            self.ahead.push_back(Queued::One(entry));
         }
     }
 
     /// Queues a write and the sync linked behind it, of which one will complete.
-    pub(crate) fn push_file_pair(&mut self, entries: [squeue::Entry; 2]) {
+    pub(crate) fn push_write_and_sync(&mut self, entries: [squeue::Entry; 2], ahead: bool) {
         if !self.draining {
             let pair = Queued::Pair {
                 entries,
                 completions: 1,
             };
             self.in_flight += 1;
-            self.files_queued.push_back(pair);
+            match ahead {
+                true => self.ahead.push_back(pair),
+                false => self.queued.push_back(pair),
+            }
         }
     }
 
     /// Whether there are requests that the submission queue has not taken.
     fn has_waiting(&self) -> bool {
-        !(self.files_queued.is_empty() && self.queued.is_empty())
+        !(self.ahead.is_empty() && self.queued.is_empty())
     }
 
     fn try_queue(uring: &mut IoUring, queued: &Queued) -> bool {
@@ -371,7 +374,7 @@ impl Ring {
 
     /// Moves requests into the submission queue as far as it has room.
     fn fill(&mut self) {
-        for list in [&mut self.files_queued, &mut self.queued] {
+        for list in [&mut self.ahead, &mut self.queued] {
             while let Some(queued) = list.front() {
                 if !Self::try_queue(&mut self.uring, queued) {
                     return;
@@ -507,8 +510,8 @@ impl AsRawFd for Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // Requests in the lists never reach the kernel; those in its queue will.
-        let files = std::mem::take(&mut self.files_queued);
-        for queued in files.into_iter().chain(std::mem::take(&mut self.queued)) {
+        let ahead = std::mem::take(&mut self.ahead);
+        for queued in ahead.into_iter().chain(std::mem::take(&mut self.queued)) {
             self.in_flight -= match queued {
                 Queued::One(entry) => usize::from(completes(entry.get_user_data())),
                 Queued::Pair { completions, .. } => completions,

@@ -14,8 +14,8 @@ use std::time::Duration;
 use ringbolt_engine::env::Env;
 use ringbolt_wire::list::WriteOpsBuf;
 use ringbolt_wire::message::{
-    Condition, ErrorCode, ErrorReply, KeyspaceOptions, ReadOptions, Request, Response, Scan, Ttl,
-    WriteOp, WriteOptions,
+    Condition, ErrorCode, ErrorReply, KeyspaceOptions, ReadLevel, ReadOptions, Request, Response,
+    Scan, Token, Ttl, WriteOp, WriteOptions,
 };
 
 use rig::{Rig, limits, with_node};
@@ -531,5 +531,32 @@ fn a_damaged_table_stops_writes_by_its_name_and_not_reads() {
             }
         }
         assert!(damaged > 0 && damaged < served / 10, "{damaged} {served}");
+    });
+}
+
+#[test]
+fn a_read_is_proven_only_by_a_leader_that_has_led_since_it_began() {
+    with_node(31, 1, limits(), |rig| async move {
+        let conn = rig.connect(0, None).await;
+        let request = put(b"key", b"value", Ttl::Default, Condition::None);
+        let seen = rig
+            .call(conn, &request, |reply| match reply {
+                Response::Written { token, .. } => token,
+                other => panic!("{other:?}"),
+            })
+            .await;
+        let another_led_in_between = Token {
+            term: seen.term - 1,
+            ..seen
+        };
+        let inner = &rig.shards[0].0;
+        for level in [ReadLevel::Linearizable, ReadLevel::Strict] {
+            assert_eq!(inner.prove_reads([seen], level).await, Ok(()));
+            let refused = inner.prove_reads([seen, another_led_in_between], level);
+            let refused = refused.await.expect_err("another may have written");
+            assert_eq!(refused.code, ErrorCode::Unavailable);
+        }
+        let session = inner.prove_reads([another_led_in_between], ReadLevel::Session);
+        assert_eq!(session.await, Ok(()));
     });
 }
