@@ -28,7 +28,10 @@ pub enum EngineError {
     Disk(DiskError),
     /// A file was written by another version or for another purpose. **Use the version that wrote
     /// it, or another folder.**
-    #[error("{}: its format is {found}, this version reads {expected}", file.display())]
+    #[error(
+        "{}: its format is {found}, this version reads {expected}: use the version that wrote it, or another folder",
+        file.display()
+    )]
     WrongFormat {
         /// The file.
         file: PathBuf,
