@@ -15,7 +15,7 @@ use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::log::{AppendError, encode_payload};
 use ringbolt_engine::row::{ReadAt, RowKeyBuf};
 use ringbolt_engine::tree::Lookup;
-use ringbolt_wire::message::{Ack, ErrorCode, WriteOp, WriteOps, WriteOptions};
+use ringbolt_wire::message::{Ack, ErrorCode, ReadLevel, WriteOp, WriteOps, WriteOptions};
 
 use super::decide::{Decided, Verdict};
 use super::mail::Origin;
@@ -238,7 +238,7 @@ impl<E: Env> Inner<E> {
         self.await_commit(partition, pending);
     }
 
-    /// Answers a write that is not done, or makes it wait for the disk.
+    /// Answers a write that is not done, or makes it wait: for the disk, or for what is not committed and decides.
     fn not_done(
         self: &Rc<Self>,
         origin: Origin,
@@ -281,9 +281,29 @@ impl<E: Env> Inner<E> {
             };
             self.await_commit(partition, rider);
         } else {
-            let seen = self.applied(partition);
-            self.settle(outcome, seen);
+            self.settle_as_read(partition, outcome);
         }
+    }
+
+    /// Answers what rests on what is applied here, as a linearizable read does: once it is known that
+    /// this replica still leads. Another may have written since.
+    fn settle_as_read(self: &Rc<Self>, partition: PartitionId, mut outcome: Outcome) {
+        let level = ReadLevel::Linearizable;
+        let seen = self.applied(partition);
+        if self.proven_now(partition, level) {
+            return self.settle(outcome, seen);
+        }
+        let this = Rc::clone(self);
+        self.env.spawn(TaskClass::Foreground, async move {
+            let proven = this.prove_reads([seen], level).await;
+            let now = this.env.now();
+            outcome.mark(Wait::Proof, micros(now));
+            match (proven, outcome.origin()) {
+                (Err(refusal), Some(origin)) => this.refuse(origin, &refusal),
+                (Ok(()), Some(origin)) if now > origin.deadline => this.too_late(origin),
+                _ => this.settle(outcome, seen),
+            }
+        });
     }
 
     /// Reads the keys into the cache, then takes the whole request up again.

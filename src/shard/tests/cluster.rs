@@ -175,6 +175,45 @@ fn what_was_acknowledged_outlives_the_leader_and_the_rest_go_on() {
 }
 
 #[test]
+fn that_a_condition_failed_is_said_only_by_who_leads() {
+    with_cluster(2, &[1, 1, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        // Idle groups sleep: a leader that sleeps does not notice at once that it hears of nobody.
+        network.env.sleep(20 * SECOND).await;
+        let leader = leader_of(&network, b"k");
+        let rig = network.node(leader);
+        let conn = rig.connect(0, None).await;
+        let present = put(b"k", b"v", Ttl::Never, Condition::Present);
+        let touch = super::write(WriteOp::Touch {
+            key: b"k",
+            ttl: Ttl::Never,
+            condition: Condition::None,
+        });
+        assert_eq!(
+            super::code(&rig, conn, &present).await,
+            ErrorCode::ConditionFailed
+        );
+        network.env.sleep(20 * SECOND).await;
+        for other in (1..=3).filter(|&node| node != leader) {
+            network.cut(leader, other);
+            network.cut(other, leader);
+        }
+        // Its lease has run out, and the others may have elected one of themselves.
+        network.env.sleep(SECOND / 4).await;
+        assert_eq!(leader_of(&network, b"k"), leader);
+        for request in [&present, &touch] {
+            let code = super::code(&rig, conn, request).await;
+            let is_right = matches!(code, ErrorCode::Unavailable | ErrorCode::NotLeader);
+            assert!(is_right, "{code:?}");
+        }
+        network.heal();
+        network.env.sleep(SECOND).await;
+        written(&rig, conn, &plain(b"k", b"v")).await;
+        written(&rig, conn, &present).await;
+    });
+}
+
+#[test]
 fn a_session_reads_its_own_writes_on_every_node() {
     with_cluster(3, &[1, 1, 1], |network| async move {
         led(&network, &[1, 2, 3]).await;
