@@ -45,4 +45,6 @@ ringbolt_engine::planted_bugs! {
     SleeperMissesNobody,
     /// A follower that is woken votes at once, though it has just heard of its leader.
     WokenForgetsPromise,
+    /// That a condition does not hold is said without asking whether this replica still leads.
+    RefusedWithoutProof,
 }

@@ -290,7 +290,7 @@ impl<E: Env> Inner<E> {
     fn settle_as_read(self: &Rc<Self>, partition: PartitionId, mut outcome: Outcome) {
         let level = ReadLevel::Linearizable;
         let seen = self.applied(partition);
-        if self.proven_now(partition, level) {
+        if self.proven_now(partition, level) || planted::is(Bug::RefusedWithoutProof) {
             return self.settle(outcome, seen);
         }
         let this = Rc::clone(self);

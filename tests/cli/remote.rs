@@ -1,6 +1,7 @@
 //! What commands say, and how they end, for each kind of answer.
 
 use super::{Ended, end, fake, ringbolt};
+use crate::support::free_address;
 
 /// Runs a command against a fake server.
 fn ask_with(args: &[&str], input: &[u8]) -> Ended {
@@ -55,9 +56,7 @@ fn text_is_plain() {
 
 #[test]
 fn one_address_of_several_that_answers_is_enough() {
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addresses = format!("{},{}", dead.local_addr().unwrap(), fake::start());
-    drop(dead);
+    let addresses = format!("{},{}", free_address(), fake::start());
     let ended = end(ringbolt(&["get", "k", "--addr", &addresses]), b"");
     assert_eq!((ended.code, ended.stdout.as_str()), (0, "value of k"));
 }

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::process::Stdio;
 
 use super::{end, ringbolt, run};
+use crate::support::free_address;
 
 #[test]
 fn wrong_usage_ends_with_2() {
@@ -94,15 +95,9 @@ fn a_value_over_16_mib_is_refused_before_it_is_sent() {
     assert!(ended.stderr.contains("more than 16MiB"), "{}", ended.stderr);
 }
 
-/// An address where nobody listens.
-fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
-
 #[test]
 fn a_server_that_is_not_there_ends_with_3() {
-    let addr = nobody();
+    let addr = free_address().to_string();
     for args in [
         &["get", "k"][..],
         &["put", "k", "v"],

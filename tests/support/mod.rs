@@ -197,6 +197,27 @@ pub fn refused_at(dir: &Path, addr: SocketAddr, arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// The ports that tests take. They are below those that the system hands out of itself, to whoever
+/// connects or binds port 0: so a port is still free when its server starts, or starts again.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// The first of `count` neighbouring ports that nobody listens on and no other test was given.
+fn draw_ports(count: u16) -> u16 {
+    static DRAWN: AtomicU16 = AtomicU16::new(0);
+    // Where a process begins, so that two that test at a time seldom meet.
+    let begin = std::process::id() as u16 % 100 * 200;
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    loop {
+        let drawn = DRAWN.fetch_add(count, Ordering::Relaxed);
+        assert!(drawn < PORTS.len() as u16, "all ports for tests were drawn");
+        let first = PORTS.start + (begin + drawn) % (PORTS.len() as u16);
+        let ports = first..first + count;
+        if ports.end <= PORTS.end && ports.into_iter().all(is_free) {
+            return first;
+        }
+    }
+}
+
 /// A loopback address that nobody listens on.
 pub fn free_address() -> SocketAddr {
     free_addresses(1)[0]
@@ -204,25 +225,13 @@ pub fn free_address() -> SocketAddr {
 
 /// The same, several that differ.
 pub fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let listener = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let listeners: Vec<TcpListener> = (0..count).map(listener).collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().unwrap())
+    (0..count)
+        .map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, draw_ports(1))))
         .collect()
 }
 
 /// The first of the ports that `ringbolt local-cluster` takes: each node's own and the two behind it,
-/// ten apart. They are below those that the system hands out, to other tests too.
+/// ten apart.
 pub fn free_cluster_port() -> u16 {
-    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    let spread = std::process::id() as u16 % 100 * 100;
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let first = 12_000 + spread + TAKEN.fetch_add(30, Ordering::Relaxed) % 10_000;
-        let ports = (0..3).flat_map(|node| (0..3).map(move |door| first + 10 * node + door));
-        if ports.into_iter().all(is_free) {
-            return first;
-        }
-    }
+    draw_ports(30)
 }

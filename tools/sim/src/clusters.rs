@@ -84,7 +84,7 @@ pub struct ReplayArgs {
 #[derive(Debug, clap::Args)]
 pub struct BugsArgs {
     /// Seeds to try for each bug, at most
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 400)]
     seeds: u64,
     /// Only this bug
     #[arg(long)]

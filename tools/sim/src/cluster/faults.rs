@@ -28,6 +28,8 @@ enum Theme {
     Deposed,
     /// Log writes hang: nothing else.
     Hung,
+    /// Leaders die while their groups sleep: nothing else.
+    Orphaned,
 }
 
 impl Theme {
@@ -38,6 +40,7 @@ impl Theme {
             4 | 5 => Self::Usurped,
             6 => Self::Hung,
             7 => Self::Deposed,
+            8 => Self::Orphaned,
             _ => Self::Mixed,
         }
     }
@@ -116,10 +119,19 @@ pub enum Stroke {
         /// The one that keeps its data.
         spared: u16,
     },
-    /// A process is killed and is back at once.
-    KillQuickly {
+    /// A process dies, and is started again after a set time.
+    KillFor {
         /// Whose.
         node: u16,
+        /// Whether its machine loses power.
+        power: bool,
+        /// How long it is gone.
+        time: Nanos,
+    },
+    /// No fault: by now every partition has a leader on another node than this one.
+    Expect {
+        /// The node that is gone.
+        without: u16,
     },
     /// Clients begin nothing for a while.
     Hush {
@@ -210,11 +222,13 @@ pub enum Kind {
     /// A leader stood still, or was cut off from the other nodes, while another was elected and written
     /// to; clients went on asking the first one.
     Depose,
+    /// A leader died while its group slept and nobody asked for anything: the others must miss it.
+    Orphan,
 }
 
 impl Kind {
     /// All of them, with their names.
-    pub const ALL: [(Self, &'static str); 22] = [
+    pub const ALL: [(Self, &'static str); 23] = [
         (Self::Kill, "processes killed"),
         (Self::PowerCut, "power cuts"),
         (Self::Stop, "processes stopped"),
@@ -237,6 +251,7 @@ impl Kind {
         (Self::Hang, "log writes that hung"),
         (Self::Usurp, "leaders nearly usurped"),
         (Self::Depose, "leaders deposed without their knowledge"),
+        (Self::Orphan, "leaders that died while their groups slept"),
     ];
 
     /// How many nodes it needs, at least and at most.
@@ -244,7 +259,12 @@ impl Kind {
     pub fn nodes(self) -> RangeInclusive<u16> {
         match self {
             Self::OneWay | Self::Partial | Self::Isolated | Self::HalfIsolated => 2..=u16::MAX,
-            Self::Wipe | Self::RollBack | Self::Damage | Self::Usurp | Self::Depose => 3..=u16::MAX,
+            Self::Wipe
+            | Self::RollBack
+            | Self::Damage
+            | Self::Usurp
+            | Self::Depose
+            | Self::Orphan => 3..=u16::MAX,
             Self::WipeMajority => 3..=3,
             _ => 1..=u16::MAX,
         }
@@ -280,10 +300,11 @@ impl Faults {
     /// Draws the kinds and the haste of a run. None at all for `calm`.
     #[must_use]
     pub fn new(mut rng: Rng, nodes: u16, clients: u16, calm: bool) -> Self {
+        // What only a theme of its own has need not be drawn: seeds from before it keep their meaning.
         let of_size = Kind::ALL
             .iter()
             .map(|(kind, _)| *kind)
-            .filter(|kind| kind.nodes().contains(&nodes));
+            .filter(|kind| kind.nodes().contains(&nodes) && *kind != Kind::Orphan);
         let theme = Theme::draw(&mut rng, nodes);
         let mut kinds: Vec<Kind> = of_size.filter(|_| !rng.one_in(3)).collect();
         match theme {
@@ -296,6 +317,7 @@ impl Faults {
             Theme::Usurped => kinds = vec![Kind::Usurp],
             Theme::Deposed => kinds = vec![Kind::Depose],
             Theme::Hung => kinds = vec![Kind::Hang],
+            Theme::Orphaned => kinds = vec![Kind::Orphan],
         }
         // After that no other data can be given back.
         let is_last = rng.one_in(LAST_ONE_IN);
@@ -309,6 +331,8 @@ impl Faults {
             Theme::Usurped => 1_500,
             Theme::Deposed => 2_500,
             Theme::Hung => 7_000,
+            // Never another one before all that the last one did is over.
+            Theme::Orphaned => 16_000,
         } * MILLI;
         Self {
             ended: calm && theme == Theme::Mixed || kinds.is_empty(),
@@ -351,7 +375,10 @@ impl Faults {
     /// Whether everything else is to be quick and quiet.
     #[must_use]
     pub fn is_directed(&self) -> bool {
-        matches!(self.theme, Theme::Usurped | Theme::Deposed | Theme::Hung)
+        matches!(
+            self.theme,
+            Theme::Usurped | Theme::Deposed | Theme::Hung | Theme::Orphaned
+        )
     }
 
     /// Whether nothing happens in this run but that log writes hang.
@@ -391,6 +418,7 @@ impl Faults {
         let strokes = match kind {
             Kind::Usurp => self.usurp(now, nodes),
             Kind::Depose => self.depose(now, nodes),
+            Kind::Orphan => self.orphan(now, nodes),
             kind if kind.takes_data() && !is_whole => Vec::new(),
             kind => {
                 let stroke = self.stroke(now, kind, node, nodes);

@@ -133,6 +133,7 @@ pub struct World {
     /// All clients.
     pub clients: Vec<Client>,
     keys: Keys,
+    partitions: u16,
     /// What clients saw.
     pub history: History,
     /// What befalls the cluster.
@@ -183,6 +184,7 @@ impl World {
             net,
             clients,
             keys,
+            partitions,
             history,
             faults,
             leaders: BTreeMap::new(),
@@ -303,7 +305,7 @@ impl World {
                     self.at(self.now + later, Event::Stroke(stroke));
                 }
             }
-            Event::Stroke(stroke) => self.strike(stroke),
+            Event::Stroke(stroke) => self.strike(stroke)?,
             Event::Start { node, life } => {
                 let found = &mut self.nodes[usize::from(node)];
                 if found.state == State::Down && found.life == life {

@@ -5,8 +5,8 @@
 use ringbolt_wire::message::PartitionId;
 
 use super::super::clock::Nanos;
-use super::super::history::KeyId;
-use super::super::workload::{self, Keys, Plan};
+use super::super::history::{Change, Guard, KeyId};
+use super::super::workload::{self, Keys, Plan, Use};
 use super::Client;
 
 /// What is read at one node and written at the others.
@@ -54,8 +54,17 @@ impl Client {
             return None;
         }
         let key = here[self.rng.index(here.len())];
+        let is_register = keys.use_of(key) == Use::Register;
         Some(match self.clings() {
+            // A condition that does not hold is a read, too.
+            true if is_register && self.rng.one_in(3) => {
+                let guard = [Guard::Absent, Guard::Present][self.rng.index(2)];
+                Plan::Write(vec![(key, guard, Change::Put(fresh))])
+            }
             true => Plan::Get(vec![key]),
+            false if is_register && self.rng.one_in(3) => {
+                Plan::Write(vec![(key, Guard::None, Change::Delete)])
+            }
             false => workload::write_of(&mut self.rng, keys, key, fresh),
         })
     }

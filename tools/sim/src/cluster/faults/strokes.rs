@@ -8,6 +8,10 @@ use super::super::net::Place;
 use super::super::node::{Node, State};
 use super::{Faults, Kind, Stroke};
 
+/// How soon a group has another leader, though it slept when its own died: four ticks without a
+/// pulse, then an election, and some more if two stand at once.
+const ORPHANED_MAX: Nanos = 2_500 * MILLI;
+
 impl Faults {
     /// One fault of a kind, if it can strike now.
     pub(super) fn stroke(
@@ -106,7 +110,7 @@ impl Faults {
                 })
             }
             // Several strokes: see there.
-            Kind::Usurp | Kind::Depose => None,
+            Kind::Usurp | Kind::Depose | Kind::Orphan => None,
             Kind::WipeMajority => {
                 self.kinds.retain(|kind| *kind != Kind::WipeMajority);
                 Some(Stroke::WipeMajority { spared: node })
@@ -137,33 +141,34 @@ impl Faults {
         let rival = others.swap_remove(self.rng.index(others.len()));
         let voter = others[self.rng.index(others.len())];
         match self.rng.one_in(2) {
-            true => self.usurp_asleep(now, leader.number, partition, rival),
+            true => self.usurp_asleep(now, leader.number, partition, (rival, voter)),
             false => self.usurp_restarted(now, leader.number, rival, voter),
         }
     }
 
-    /// All were asleep before; clients read at the leader and write at the others.
+    /// All were asleep before. The leader misses the rival and is awake; the voter sleeps on and answers its
+    /// heartbeats, which renew the lease, until clients wake it, who read at the leader and write at the
+    /// others. From then on it hears of the leader no more.
     fn usurp_asleep(
         &mut self,
         now: Nanos,
         leader: u16,
         partition: u16,
-        rival: u16,
+        (rival, voter): (u16, u16),
     ) -> Vec<(Nanos, Stroke)> {
-        let quiet = self.rng.between(500, 1_000) * MILLI;
-        let until = now + quiet + SECOND;
-        let hush = Stroke::Hush {
-            until: now + quiet + 300 * MILLI,
-        };
+        let cut = self.rng.between(500, 1_000) * MILLI;
+        let at = cut + self.rng.between(300, 900) * MILLI;
+        let until = now + at + 400 * MILLI;
         let split = Stroke::Split {
             node: leader,
             partition,
             until,
         };
         vec![
-            (0, hush),
-            (quiet, cut_between(leader, rival, until)),
-            (quiet, split),
+            (0, Stroke::Hush { until: now + at }),
+            (cut, cut_between(leader, rival, until)),
+            (at, cut_between(leader, voter, now + at + 200 * MILLI)),
+            (at, split),
         ]
     }
 
@@ -183,7 +188,14 @@ impl Faults {
         vec![
             (0, cut_between(leader, rival, now + at + 400 * MILLI)),
             (0, hush),
-            (at, Stroke::KillQuickly { node: voter }),
+            (
+                at,
+                Stroke::KillFor {
+                    node: voter,
+                    power: false,
+                    time: self.rng.between(MILLI, 10 * MILLI),
+                },
+            ),
             (at, cut_between(leader, voter, now + at + 200 * MILLI)),
         ]
     }
@@ -224,6 +236,35 @@ impl Faults {
             strokes.push((quiet, Stroke::Stall { node, until }));
         }
         strokes
+    }
+
+    /// A leader dies while its groups sleep, if all nodes are well. Nobody asks for anything that could wake
+    /// them until others must have missed it.
+    pub(super) fn orphan(&mut self, now: Nanos, nodes: &[Node]) -> Vec<(Nanos, Stroke)> {
+        if nodes.iter().any(|node| node.state != State::Up) {
+            return Vec::new();
+        }
+        let Some((leader, _)) = self.any_leader(nodes) else {
+            return Vec::new();
+        };
+        let node = leader.number;
+        let at = self.rng.between(500, 1_000) * MILLI;
+        let missed = at + ORPHANED_MAX;
+        let kill = Stroke::KillFor {
+            node,
+            power: self.rng.one_in(2),
+            time: ORPHANED_MAX + 50 * MILLI,
+        };
+        vec![
+            (
+                0,
+                Stroke::Hush {
+                    until: now + missed,
+                },
+            ),
+            (at, kill),
+            (missed, Stroke::Expect { without: node }),
+        ]
     }
 
     /// A leader and what it leads.

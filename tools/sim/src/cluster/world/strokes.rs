@@ -1,9 +1,11 @@
 //! Faults as they strike, and as they end.
 
+use std::collections::BTreeSet;
+
 use super::super::clock::{MILLI, SECOND};
 use super::super::faults::{Kind, Stroke};
 use super::super::net::{self, End, Place};
-use super::super::node::State;
+use super::super::node::{Node, State};
 use super::{Event, World};
 
 impl World {
@@ -15,7 +17,10 @@ impl World {
     }
 
     /// A fault strikes.
-    pub(super) fn strike(&mut self, stroke: Stroke) {
+    ///
+    /// # Errors
+    /// What was expected by now has not come.
+    pub(super) fn strike(&mut self, stroke: Stroke) -> Result<(), String> {
         self.say(|| format!("{stroke:?}"), 7);
         match stroke {
             Stroke::Kill { node } => self.end_process(node, false),
@@ -58,14 +63,14 @@ impl World {
             Stroke::RollBack { node } => self.lose(node, Kind::RollBack),
             Stroke::Damage { node } => self.lose(node, Kind::Damage),
             Stroke::WipeMajority { spared } => self.take_majority(spared),
-            Stroke::KillQuickly { node } => {
+            Stroke::KillFor { node, power, time } => {
                 if self.nodes[usize::from(node)].state != State::Down {
-                    self.let_die(node, false);
+                    self.let_die(node, power);
                     let life = self.nodes[usize::from(node)].life;
-                    let wait = self.rng.between(MILLI, 10 * MILLI);
-                    self.at(self.now + wait, Event::Start { node, life });
+                    self.at(self.now + time, Event::Start { node, life });
                 }
             }
+            Stroke::Expect { without } => return self.all_led_without(without),
             Stroke::Hush { until } => {
                 for client in &mut self.clients {
                     client.hush(until);
@@ -90,6 +95,25 @@ impl World {
                 self.nodes[usize::from(node)].break_disk(rule);
                 self.at(until, Event::Relief(stroke));
             }
+        }
+        Ok(())
+    }
+
+    /// Every partition has a leader on another node than this one.
+    fn all_led_without(&self, without: u16) -> Result<(), String> {
+        let others = self.nodes.iter().filter(|node| node.number != without);
+        let states = others.flat_map(Node::replicas);
+        let led: BTreeSet<u16> = states
+            .filter(|state| state.leads)
+            .map(|state| state.partition)
+            .collect();
+        let all = 0..self.partitions;
+        match all.into_iter().find(|partition| !led.contains(partition)) {
+            Some(partition) => Err(format!(
+                "nobody leads partition {partition}, long after node {} died",
+                without + 1
+            )),
+            None => Ok(()),
         }
     }
 
