@@ -441,6 +441,8 @@ impl Replica {
     /// What [`Work::committed`] had is applied.
     pub fn applied_all(&mut self) {
         self.time_ms = self.time_ms.max(self.applied_time_ms);
+        // With the last entry of a joint change raft appends one that ends it: behind what has its index.
+        self.flush_batch();
         self.raft.advance_apply_to(self.applied.index);
         let forgets = std::mem::take(&mut self.forgets);
         let kept = if self.is_alone() || forgets {
@@ -452,10 +454,16 @@ impl Replica {
         self.note_freshness();
     }
 
+    /// Whether work can be taken: not while a snapshot is installed or a change of the members logged.
+    #[must_use]
+    pub fn takes_work(&self) -> bool {
+        !self.is_installing() && !self.saving
+    }
+
     /// What has to be done now, if anything. `now` is this node's monotonic clock.
     pub fn take_work(&mut self, now: Duration) -> Option<Work> {
         self.flush_batch();
-        if self.is_installing() || self.saving || !self.raft.has_ready() {
+        if !self.takes_work() || !self.raft.has_ready() {
             return None;
         }
         let mut ready = self.raft.ready();
@@ -656,9 +664,14 @@ impl Replica {
 
     /// Gives this turn's proposals to the `raft` crate, as one.
     fn flush_batch(&mut self) {
-        if self.batch.is_empty() {
+        let Some(first) = self.batch.first() else {
             return;
-        }
+        };
+        debug_assert_eq!(
+            first.index,
+            self.raft.raft.raft_log.last_index() + 1,
+            "entries are numbered as raft numbers them"
+        );
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.raft.raft.id;

@@ -20,6 +20,8 @@ struct Group {
     /// Work that is not durable yet.
     unstable: VecDeque<(u64, u64, Vec<Outgoing>)>,
     cut: Vec<u64>,
+    /// Writes that whoever leads proposes between applying entries and saying so, as clients may.
+    meanwhile: VecDeque<Vec<u8>>,
     /// How many messages still arrive; those after are lost.
     arriving: usize,
     now: Duration,
@@ -53,6 +55,7 @@ impl Group {
             network: VecDeque::new(),
             unstable: VecDeque::new(),
             cut: Vec::new(),
+            meanwhile: VecDeque::new(),
             arriving: usize::MAX,
             now: Duration::from_secs(1),
         }
@@ -88,6 +91,11 @@ impl Group {
                         .push((at, payload.clone()));
                 }
                 if !work.committed.is_empty() {
+                    if replica.serves()
+                        && let Some(value) = self.meanwhile.pop_front()
+                    {
+                        propose_put(replica, &value);
+                    }
                     replica.applied_all();
                 }
             }
@@ -172,19 +180,22 @@ impl Group {
     }
 
     fn put(&mut self, at: u64, value: &[u8]) -> LogId {
-        let replica = self.replicas.get_mut(&at).unwrap();
-        let head = replica.next_head(None, 5);
-        let effect = Effect::Put {
-            keyspace: 0,
-            key: b"k",
-            value,
-            expires_ms: 0,
-            created_ms: 0,
-        };
-        let payload = encode_payload(&head, &[effect]).unwrap();
-        replica.propose(&head, payload);
-        head.id
+        propose_put(self.replicas.get_mut(&at).unwrap(), value)
     }
+}
+
+fn propose_put(replica: &mut Replica, value: &[u8]) -> LogId {
+    let head = replica.next_head(None, 5);
+    let effect = Effect::Put {
+        keyspace: 0,
+        key: b"k",
+        value,
+        expires_ms: 0,
+        created_ms: 0,
+    };
+    let payload = encode_payload(&head, &[effect]).unwrap();
+    replica.propose(&head, payload);
+    head.id
 }
 
 #[test]

@@ -122,11 +122,15 @@ impl<E: Env> Inner<E> {
             .engine
             .tree()
             .export(partition, self.env.now() + VIEW_MAX);
-        let membership = self.with_replica(partition, |replica| replica.membership().encode());
-        let Some(membership) = membership else {
+        let of = view.of();
+        let membership = self.with_replica(partition, |replica| {
+            let membership = replica.membership();
+            // A change that the log remembers and the tree has not applied yet: raft asks again.
+            (membership.index <= of.id.index).then(|| membership.encode())
+        });
+        let Some(Some(membership)) = membership else {
             return false;
         };
-        let of = view.of();
         let offer = || {
             let message = RaftMessage {
                 kind: message.msg_type as u8,
@@ -396,11 +400,16 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// The rows are there: raft decides whether they are wanted still.
+    /// The rows are there: raft decides whether they are wanted still, if it can at once.
     fn snapshot_staged(self: &Rc<Self>, partition: PartitionId, staged: Staged<E>) -> bool {
         let Some(one) = self.receiving.borrow_mut().remove(&partition) else {
             return false;
         };
+        // Raft would take it and ask for the rows later, when they are gone.
+        let takes_work = self.with_replica(partition, |replica| replica.takes_work());
+        if takes_work != Some(true) || self.is_blocked(partition) {
+            return false;
+        }
         self.staged.borrow_mut().insert(partition, staged);
         self.with_replica(partition, |replica| {
             replica.step(one.message, Duration::ZERO, Duration::ZERO);
@@ -442,7 +451,7 @@ impl<E: Env> Inner<E> {
                 Err(error) => return this.stop(&format!("partition {partition}: {error}")),
             };
             add(&this.counters.snapshots_installed_total, 1);
-            this.in_doubt_upto(partition, id.index);
+            this.in_doubt_upto(partition, id);
             this.with_replica(partition, |replica| {
                 replica.installed(id, time_ms, membership);
                 replica.set_terms(terms);

@@ -34,7 +34,7 @@ impl<E: Env> Inner<E> {
     /// Answers what waited for the entry that was just applied, and what rode behind it.
     pub(super) fn finish_writes(&self, partition: PartitionId, applied: LogId) {
         loop {
-            let next = self.pending.borrow_mut()[usize::from(partition)].pop_upto(applied.index);
+            let next = self.pending.borrow_mut()[usize::from(partition)].pop_known(applied);
             let Some(pending) = next else {
                 break;
             };
@@ -172,10 +172,10 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Answers what waited for entries up to `index` whose fate cannot be known any more.
-    pub(super) fn in_doubt_upto(&self, partition: PartitionId, index: u64) {
+    /// Answers what waited for entries up to this one whose fate cannot be known any more.
+    pub(super) fn in_doubt_upto(&self, partition: PartitionId, applied: LogId) {
         loop {
-            let next = self.pending.borrow_mut()[usize::from(partition)].pop_upto(index);
+            let next = self.pending.borrow_mut()[usize::from(partition)].pop_known(applied);
             let Some(pending) = next else {
                 break;
             };

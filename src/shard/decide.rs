@@ -29,13 +29,36 @@ pub(super) struct State {
     present: Option<Present>,
     /// Whether it rests on an effect that is not committed yet.
     pending: bool,
+    /// Whether there was a record that is expired by the clock, not yet by the partition's time.
+    expiring: bool,
+}
+
+impl State {
+    /// What a refusal that rests on this comes to. A write that is done carries the time by which it was decided;
+    /// what is only said must be true for whoever leads next, too.
+    fn refused(&self, verdict: Verdict) -> Verdict {
+        match self.expiring {
+            true => Verdict::Expiring,
+            false => verdict,
+        }
+    }
 }
 
 /// Why a write is not done as asked.
 pub(super) enum Verdict {
-    ConditionFailed { version: u64, pending: bool },
-    NotFound { pending: bool },
-    NotANumber { overflow: bool, pending: bool },
+    ConditionFailed {
+        version: u64,
+        pending: bool,
+    },
+    NotFound {
+        pending: bool,
+    },
+    NotANumber {
+        overflow: bool,
+        pending: bool,
+    },
+    /// A record would have to be there, and expires just now: the partition's time must say so first.
+    Expiring,
     NeedsDisk,
 }
 
@@ -193,9 +216,9 @@ impl<E: Env> Inner<E> {
                 })?;
                 check(condition, &state)?;
                 let Some(present) = state.present else {
-                    return Err(Verdict::NotFound {
+                    return Err(state.refused(Verdict::NotFound {
                         pending: state.pending,
-                    });
+                    }));
                 };
                 Ok(Decided::Put {
                     key,
@@ -209,7 +232,7 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// The state of a key at the time the next entry would carry. `value` sees the value if there
+    /// The state of a key at `time_ms`, which the next entry would carry. `value` sees the value if there
     /// is one.
     fn state(
         &self,
@@ -232,6 +255,7 @@ impl<E: Env> Inner<E> {
                 .and_then(|payload| decode_payload_trusted(partition, id, payload));
             let found = entry.map(|(head, effects)| {
                 let mut found = None;
+                let mut expiring = false;
                 for effect in effects {
                     match effect {
                         Effect::Put {
@@ -241,8 +265,8 @@ impl<E: Env> Inner<E> {
                             expires_ms,
                             created_ms,
                         } if k == keyspace && effect_key == key => {
-                            let expired = expires_ms != 0 && expires_ms <= time_ms;
-                            found = Some((!expired).then(|| {
+                            expiring = expires_ms != 0 && expires_ms <= time_ms;
+                            found = Some((!expiring).then(|| {
                                 value(bytes);
                                 Present {
                                     version: head.id.index,
@@ -254,46 +278,59 @@ impl<E: Env> Inner<E> {
                         Effect::Delete {
                             keyspace: k,
                             key: effect_key,
-                        } if k == keyspace && effect_key == key => found = Some(None),
+                        } if k == keyspace && effect_key == key => {
+                            (found, expiring) = (Some(None), false);
+                        }
                         // What the server writes itself removes whole keyspaces only.
                         Effect::DeleteRange { keyspace: k, .. } if k == keyspace => {
-                            found = Some(None);
+                            (found, expiring) = (Some(None), false);
                         }
                         _ => {}
                     }
                 }
-                found
+                found.map(|present| (present, expiring))
             });
-            if let Some(Some(present)) = found {
+            if let Some(Some((present, expiring))) = found {
                 return Ok(State {
                     present,
                     pending: true,
+                    expiring,
                 });
             }
         }
         drop((pending, replicas));
         let mut row_key = self.row_key.borrow_mut();
         let row_key = row_key.set(partition, keyspace, key);
-        let at = ReadAt::newest(time_ms);
+        let at = self.decided_at(partition);
         let found = self.engine.tree().get_now(row_key, at, |row, bytes| {
-            value(bytes);
-            Present {
-                version: row.version,
-                created_ms: row.created_ms,
-                expires_ms: row.expires_ms,
-            }
+            (!row.expired_at(time_ms)).then(|| {
+                value(bytes);
+                Present {
+                    version: row.version,
+                    created_ms: row.created_ms,
+                    expires_ms: row.expires_ms,
+                }
+            })
         });
         match found {
             Lookup::Found(present) => Ok(State {
-                present: Some(present),
+                present,
                 pending: false,
+                expiring: present.is_none(),
             }),
             Lookup::Absent => Ok(State {
                 present: None,
                 pending: false,
+                expiring: false,
             }),
             Lookup::NeedsDisk(_) => Err(Verdict::NeedsDisk),
         }
+    }
+
+    /// What decisions see of a partition: what is there for everybody, by its own time.
+    pub(super) fn decided_at(&self, partition: PartitionId) -> ReadAt {
+        let applied_ms = self.with_replica(partition, |replica| replica.applied_time_ms());
+        ReadAt::newest(applied_ms.unwrap_or_default())
     }
 
     pub(super) fn next_time_ms(&self, partition: PartitionId) -> u64 {
@@ -341,8 +378,8 @@ fn check(condition: Condition, state: &State) -> Result<(), Verdict> {
     if holds {
         return Ok(());
     }
-    Err(Verdict::ConditionFailed {
+    Err(state.refused(Verdict::ConditionFailed {
         version: state.present.map_or(0, |present| present.version),
         pending: state.pending,
-    })
+    }))
 }

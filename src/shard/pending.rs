@@ -11,7 +11,8 @@
 //!
 //! What becomes of an entry is known when its index is applied: it is this entry, or another one
 //! of a newer term that took its place. In the first case the write is done, in the second it was
-//! discarded and never will be.
+//! discarded and never will be. Of the latter kind is also whatever is still to come of an older term
+//! than the entry just applied.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -132,9 +133,11 @@ impl PendingQueue {
         self.queue.back().map(|pending| pending.id)
     }
 
-    /// The next one whose fate is known once `index` is applied.
-    pub(super) fn pop_upto(&mut self, index: u64) -> Option<Pending> {
-        if self.queue.front()?.id.index <= index {
+    /// The next one whose fate is known once `applied` is: one of its index or before, or of an older
+    /// term, of which nothing can come behind an entry of a newer one.
+    pub(super) fn pop_known(&mut self, applied: LogId) -> Option<Pending> {
+        let first = self.queue.front()?.id;
+        if first.index <= applied.index || first.term < applied.term {
             self.queue.pop_front()
         } else {
             None

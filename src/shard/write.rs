@@ -13,12 +13,12 @@ use std::rc::Rc;
 use ringbolt_engine::entry::{Effect, EntryHead, KeyspaceId, PartitionId, WriteId};
 use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::log::{AppendError, encode_payload};
-use ringbolt_engine::row::{ReadAt, RowKeyBuf};
+use ringbolt_engine::row::RowKeyBuf;
 use ringbolt_engine::tree::Lookup;
 use ringbolt_wire::message::{Ack, ErrorCode, ReadLevel, WriteOp, WriteOps, WriteOptions};
 
 use super::decide::{Decided, Verdict};
-use super::mail::Origin;
+use super::mail::{Origin, Scope};
 use super::pending::{KeyHashes, Outcome, Pending};
 use super::refuse::{not_leader, refusal_of};
 use super::reply::Refusal;
@@ -110,7 +110,7 @@ impl<E: Env> Inner<E> {
         let decided = match self.decide(partition, keyspace, op, &mut arena) {
             Ok(decided) => decided,
             Err(verdict) => {
-                let now = !matches!(verdict, Verdict::NeedsDisk);
+                let now = !matches!(verdict, Verdict::NeedsDisk | Verdict::Expiring);
                 self.not_done(origin, partition, verdict, &[op.key()], bytes, keyspace);
                 return now;
             }
@@ -252,6 +252,9 @@ impl<E: Env> Inner<E> {
             Verdict::NeedsDisk => {
                 return self.decide_after_reading(origin, partition, keyspace, keys, bytes);
             }
+            Verdict::Expiring => {
+                return self.defer_for_time(&origin, Scope::Whole, partition, bytes);
+            }
             Verdict::ConditionFailed { version, pending } => (
                 Outcome::Failed {
                     origin,
@@ -324,7 +327,7 @@ impl<E: Env> Inner<E> {
         let frame = bytes.to_vec();
         self.env.spawn(TaskClass::Foreground, async move {
             let tree = this.engine.tree();
-            let at = ReadAt::newest(this.next_time_ms(partition));
+            let at = this.decided_at(partition);
             for _ in 0..DECISION_ATTEMPTS {
                 let read =
                     futures_util::future::try_join_all(keys.iter().map(|key| tree.get(key, at)));
@@ -343,7 +346,7 @@ impl<E: Env> Inner<E> {
                     .iter()
                     .all(|key| !matches!(tree.get_now(key, at, |_, _| ()), Lookup::NeedsDisk(_)));
                 if cached {
-                    this.execute_frame(origin, super::mail::Scope::Whole, &frame);
+                    this.execute_frame(origin, Scope::Whole, &frame);
                     return;
                 }
             }

@@ -214,6 +214,43 @@ fn that_a_condition_failed_is_said_only_by_who_leads() {
 }
 
 #[test]
+fn what_a_leader_lost_does_not_hold_up_what_it_is_asked_when_it_leads_again() {
+    with_cluster(7, &[1, 1, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        network.env.sleep(10 * SECOND).await;
+        let leader = leader_of(&network, b"k");
+        let others: Vec<u32> = (1..=3).filter(|&node| node != leader).collect();
+        let rig = network.node(leader);
+        let conn = rig.connect(0, None).await;
+        done(&rig, conn, &plain(b"k", b"v")).await;
+        for &node in &others {
+            network.sever(leader, node);
+        }
+        // More than the next leader will have entries: they are never committed.
+        for _ in 0..20 {
+            let mut frame = Vec::new();
+            plain(b"k", b"lost").encode(1, 0, &mut frame).unwrap();
+            rig.send(conn, &frame);
+        }
+        led(&network, &others).await;
+        network.heal();
+        // Leadership goes back to the node that should have it.
+        for _ in 0..100 {
+            network.env.sleep(SECOND / 5).await;
+            led(&network, &[1, 2, 3]).await;
+            if leader_of(&network, b"k") == leader {
+                break;
+            }
+        }
+        assert_eq!(leader_of(&network, b"k"), leader);
+        let conn = rig.connect(0, None).await;
+        let began = network.env.now();
+        done(&rig, conn, &plain(b"k", b"again")).await;
+        assert!(network.env.now() - began < SECOND / 10);
+    });
+}
+
+#[test]
 fn a_session_reads_its_own_writes_on_every_node() {
     with_cluster(3, &[1, 1, 1], |network| async move {
         led(&network, &[1, 2, 3]).await;

@@ -17,8 +17,9 @@ use ringbolt_wire::message::{
     Condition, ErrorCode, ErrorReply, KeyspaceOptions, ReadLevel, ReadOptions, Request, Response,
     Scan, Token, Ttl, WriteOp, WriteOptions,
 };
+use ringbolt_wire::partition_of;
 
-use rig::{Rig, limits, with_node};
+use rig::{PARTITIONS, Rig, limits, with_node};
 
 fn get(key: &[u8]) -> Request<'_> {
     Request::Get {
@@ -224,6 +225,40 @@ fn records_expire_for_every_reader_alike() {
         done(&rig, conn, &touch).await;
         rig.env.sleep(Duration::from_millis(60)).await;
         assert_eq!(value(&rig, conn, b"k").await.as_deref(), Some(&b"w"[..]));
+    });
+}
+
+#[test]
+fn that_a_record_has_expired_is_told_only_once_it_has_for_everybody() {
+    with_node(8, 1, limits(), |rig| async move {
+        let conn = rig.connect(0, None).await;
+        let touch = write(WriteOp::Touch {
+            key: b"k",
+            ttl: Ttl::Never,
+            condition: Condition::None,
+        });
+        let if_present = put(b"k", b"w", Ttl::Never, Condition::Present);
+        let partition = partition_of(b"k", PARTITIONS);
+        for refused in [touch, if_present] {
+            let put = put(b"k", b"v", Ttl::AfterMs(50), Condition::None);
+            done(&rig, conn, &put).await;
+            rig.env.sleep(Duration::from_millis(60)).await;
+            let time_ms = || {
+                let time_ms = rig.shards[0]
+                    .0
+                    .with_replica(partition, |replica| replica.applied_time_ms());
+                time_ms.unwrap()
+            };
+            let written_ms = time_ms();
+            rig.call(conn, &refused, |reply| match reply {
+                Response::NotFound { .. } => {}
+                Response::Error(error) => assert_eq!(error.code, ErrorCode::ConditionFailed),
+                other => panic!("{other:?}"),
+            })
+            .await;
+            // Another leader goes on from here, whatever its clock says.
+            assert!(time_ms() >= written_ms + 50, "{} {written_ms}", time_ms());
+        }
     });
 }
 
