@@ -47,4 +47,8 @@ ringbolt_engine::planted_bugs! {
     WokenForgetsPromise,
     /// That a condition does not hold is said without asking whether this replica still leads.
     RefusedWithoutProof,
+    /// What another entry has replaced stays in a replica's memory of its log.
+    TruncationDropped,
+    /// A snapshot says that it holds what was applied after its rows were taken.
+    SnapshotOfAnotherMoment,
 }

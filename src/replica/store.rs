@@ -14,6 +14,8 @@ use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 use ringbolt_engine::entry::LogId;
 use ringbolt_engine::terms::Terms;
 
+use crate::planted::{self, Bug};
+
 /// Reads of the log that one partition may wait for: what is asked for beyond is asked for again.
 const OLD_READS_MAX: usize = 4;
 
@@ -82,6 +84,7 @@ impl EntryStore {
             .entries
             .back()
             .is_some_and(|last| last.index >= first.index)
+            && !planted::is(Bug::TruncationDropped)
         {
             if let Some(gone) = self.entries.pop_back() {
                 self.bytes -= cost(&gone);

@@ -36,6 +36,7 @@ use super::Inner;
 use super::counters::add;
 use super::keyspaces::HOME;
 use super::signal::Signal;
+use crate::planted::{self, Bug};
 use crate::replica::{Membership, Outgoing, node_of, snapshot_of};
 
 /// Snapshots that a core sends, and that it receives, at a time.
@@ -122,7 +123,12 @@ impl<E: Env> Inner<E> {
             .engine
             .tree()
             .export(partition, self.env.now() + VIEW_MAX);
-        let of = view.of();
+        let mut of = view.of();
+        if planted::is(Bug::SnapshotOfAnotherMoment) {
+            self.env.sleep(Duration::from_millis(300)).await;
+            let now = self.with_replica(partition, |replica| replica.applied_id());
+            of.id = now.unwrap_or(of.id);
+        }
         let membership = self.with_replica(partition, |replica| {
             let membership = replica.membership();
             // A change that the log remembers and the tree has not applied yet: raft asks again.

@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{BINARY, Server};
 
@@ -63,9 +63,19 @@ pub(super) fn verify(server: &Server, ledger: &Path) -> u64 {
     report["checks"]["read_back"].as_u64().unwrap()
 }
 
+/// Waits until a load has begun to write.
+pub(super) fn begun(ledger: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // More than its header.
+    while std::fs::metadata(ledger).map_or(0, |found| found.len()) < 4 << 10 {
+        assert!(Instant::now() < deadline, "the load writes nothing");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A moment that differs from round to round.
 fn moment(round: u32) -> Duration {
-    Duration::from_millis(300 + u64::from(round * 7919 % 1200))
+    Duration::from_millis(100 + u64::from(round * 7919 % 1200))
 }
 
 #[test]
@@ -77,6 +87,7 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     for round in 0..rounds() {
         let ledger = ledgers.path().join(format!("{round}.ledger"));
         let load = load(&server, &ledger, round);
+        begun(&ledger);
         std::thread::sleep(moment(round));
         server.kill();
         end(load);
@@ -99,6 +110,7 @@ fn nothing_acknowledged_is_lost_by_a_power_cut() {
     for round in 0..rounds() {
         let ledger = ledgers.path().join(format!("{round}.ledger"));
         let load = load(&server, &ledger, round);
+        begun(&ledger);
         std::thread::sleep(moment(round));
         server.signal("STOP");
         let image = disk.image();

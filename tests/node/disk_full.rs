@@ -26,12 +26,12 @@ fn a_full_disk_refuses_puts_and_recovers_by_itself() {
     // Somebody else fills the disk.
     let hog = disk.mount.join("hog");
     fill(&hog);
-    let refusal = until(|| {
+    // One or the other may be too late first, on a disk that is busy with all that was written.
+    until(|| {
         let output = server.cli(&["put", "--timeout", "300ms", "more", "1"]);
-        (!output.status.success()).then_some(output)
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (said.contains("full") || said.contains("space")).then_some(())
     });
-    let said = String::from_utf8_lossy(&refusal.stderr).into_owned();
-    assert!(said.contains("full") || said.contains("space"), "{said}");
     assert_eq!(server.ok(&["get", "kept"]), "1");
     server.ok(&["del", "doomed"]);
     assert_eq!(server.cli(&["get", "doomed"]).status.code(), Some(1));

@@ -12,7 +12,7 @@ use ringbolt_engine::tree::COLUMNS;
 use serde_json::{Value, json};
 
 use super::cluster::{Nodes, PATIENCE, is_led};
-use super::crash::{end, load, verify};
+use super::crash::{begun, end, load, verify};
 use crate::support::BINARY;
 
 /// Whether every partition has three voters, node `node` in this generation among them.
@@ -95,9 +95,10 @@ fn two_nodes_that_lost_their_folders_make_no_cluster_of_their_own() {
         let put = nodes.servers[node].cli(&["put", "--timeout", "1s", "key-0", "invented"]);
         assert_eq!(put.status.code(), Some(3), "{put:?}");
     }
-    let told = nodes.servers[0].cli(&["status", "--format", "json"]);
-    let status: Value = serde_json::from_slice(&told.stdout).unwrap();
-    assert_eq!(status["leaderless"].as_array().unwrap().len(), 128);
+    let status = nodes.status(0, |status| {
+        let leaderless = status["leaderless"].as_array();
+        leaderless.is_some_and(|all| all.len() == 128)
+    });
     let why = status["partitions"][0]["why"].as_str().unwrap();
     assert!(
         why.starts_with("no quorum, 2 of its 3 nodes do not answer"),
@@ -171,6 +172,7 @@ fn damaged_files_are_never_served_and_repaired_from_the_others() {
     let mut nodes = Nodes::start();
     let acked = nodes.servers[0].dir.with_extension("acked");
     let writing = load(&nodes.servers[0], &acked, 1);
+    begun(&acked);
     std::thread::sleep(Duration::from_secs(3));
     end(writing);
     assert!(nodes.servers[1].stop().success());

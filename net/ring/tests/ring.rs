@@ -427,7 +427,8 @@ fn a_parked_ring_is_woken_once_by_a_ring_and_by_a_thread() {
 #[test]
 fn a_stopped_listener_closes_and_refuses() {
     let mut ring = Ring::new(&config()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // An address that no other test listens at.
+    let listener = TcpListener::bind("127.0.0.3:0").unwrap();
     let addr = listener.local_addr().unwrap();
     let id = ring.listen(listener.into());
     ring.submit().unwrap();
@@ -483,7 +484,8 @@ fn an_outgoing_connection_talks_in_both_directions_over_both_families() {
 #[test]
 fn connections_that_cannot_be_made_say_why() {
     let mut ring = Ring::new(&config()).unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    // An address that no other test listens at.
+    let closed = TcpListener::bind("127.0.0.2:0").unwrap();
     let refusing = closed.local_addr().unwrap();
     drop(closed);
     // A full queue of connections: further ones are neither taken nor refused.

@@ -205,8 +205,9 @@ proptest! {
         let comes = moved(&without, &with);
         let goes = moved(&with, &without);
         // At least its own share moves, and a few more where shares are small. Chains make no promise
-        // beyond that: more than twice the share is rare, 2.1 times is the most that was seen.
-        let most = 5 * load / 2 + 8;
+        // beyond that: one in 30,000 clusters moves more than 2.5 times the share and 8, none of 660,000
+        // more than this.
+        let most = 4 * load + 16;
         prop_assert!(comes >= load && comes <= most, "{} for {}", comes, load);
         prop_assert!(goes <= most, "{} for {}", goes, load);
     }

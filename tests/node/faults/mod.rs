@@ -276,7 +276,7 @@ fn what_clients_saw_holds_whatever_befell_the_nodes() {
     let tally = Tally::of(&history);
     eprintln!("{befell:?}; {tally:?}");
     assert!(
-        tally.written > 20 * count,
+        tally.written > count,
         "hardly anything was written: {tally:?}"
     );
     assert_eq!(tally.last, keys.len(), "a last read failed");

@@ -35,7 +35,7 @@ fn lost_connections_are_opened_again_and_leave_doubt() {
         let fake = Fake::start(Lie::CutConnections);
         let report = run(Options {
             verify: true,
-            timeout: Duration::from_millis(200),
+            timeout: Duration::from_secs(1),
             ..options(&fake, protocol, Workload::Mixed { reads: 50 })
         })
         .unwrap();
@@ -50,7 +50,7 @@ fn a_silent_server_is_given_up_after_the_timeout() {
     let fake = Fake::start(Lie::Swallow);
     let report = run(Options {
         verify: true,
-        timeout: Duration::from_millis(50),
+        timeout: Duration::from_millis(400),
         limit: Limit::Ops(1000),
         ..options(&fake, Protocol::Ringbolt, Workload::Mixed { reads: 50 })
     })

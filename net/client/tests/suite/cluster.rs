@@ -198,7 +198,7 @@ async fn a_server_that_takes_long_over_one_request_is_not_silent() {
     .await;
     let client = fakes
         .client()
-        .silence(Duration::from_millis(40))
+        .silence(Duration::from_millis(500))
         .connect()
         .await
         .unwrap();
@@ -207,7 +207,7 @@ async fn a_server_that_takes_long_over_one_request_is_not_silent() {
         async move { client.put("slow", "v").await }
     });
     // Pings are answered all the while.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!slow.is_finished());
     let connections: usize = fakes.nodes.iter().map(|node| node.connections()).sum();
     let release = tokio::spawn({
@@ -302,14 +302,19 @@ async fn reads_for_any_replica_are_shared_and_others_are_not() {
         client.get(format!("k{n}")).await.unwrap();
     }
     assert_eq!(*seen_by.lock().unwrap(), [50, 0, 0]);
+    let is_shared = || seen_by.lock().unwrap().iter().all(|&reads| reads > 20);
     for level in [ReadLevel::Session, ReadLevel::Stale { max_age_ms: 50 }] {
+        *seen_by.lock().unwrap() = [0; 3];
         let options = ReadOptions::new().level(level);
-        for n in 0..300 {
+        // Soon, but for a node that answered late at first: it is tried now and then only.
+        for n in 0..100_000 {
             client.get_with(format!("k{n}"), &options).await.unwrap();
+            if is_shared() {
+                break;
+            }
         }
+        assert!(is_shared(), "{seen_by:?}");
     }
-    let seen_by = seen_by.lock().unwrap();
-    assert!(seen_by.iter().all(|&reads| reads > 20), "{seen_by:?}");
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ async fn after_a_retry(answer: fn(&Seen<'_>) -> Act) -> (Result<(), Error>, usiz
     .await;
     let client = fakes
         .client()
-        .deadline(Duration::from_millis(600))
+        .deadline(Duration::from_secs(2))
         .connect()
         .await
         .unwrap();
@@ -115,7 +115,7 @@ async fn only_an_answer_to_the_write_itself_ends_the_doubt() {
     let (outcome, _) = after_a_retry(|seen| seen.reply(written())).await;
     outcome.unwrap();
     // That this attempt was refused says nothing of the one before, which may still be on its way.
-    for refuse in [
+    let refusals = [
         (|seen| seen.error(ErrorCode::ConditionFailed, 0)) as fn(&Seen<'_>) -> Act,
         |seen| seen.error(ErrorCode::Unavailable, 1),
         |seen| seen.error(ErrorCode::Overloaded, 1),
@@ -126,8 +126,9 @@ async fn only_an_answer_to_the_write_itself_ends_the_doubt() {
         |seen| seen.not_leader(0),
         |_| Act::Close(Vec::new()),
         |_| Act::Nothing,
-    ] {
-        let (outcome, retries) = after_a_retry(refuse).await;
+    ];
+    let all = refusals.map(after_a_retry);
+    for (outcome, retries) in futures_util::future::join_all(all).await {
         assert!(matches!(outcome, Err(Error::InDoubt(_))), "{outcome:?}");
         assert!(retries >= 1);
     }

@@ -117,6 +117,8 @@ pub struct Client {
     /// Its number.
     pub number: u16,
     id: u64,
+    /// Whether it numbers its writes, as the client library does and clients of the Redis door do not.
+    numbers: bool,
     rng: Rng,
     habits: Habits,
     partitions: Vec<PartitionId>,
@@ -149,9 +151,11 @@ impl Client {
         habits: Habits,
         partitions: Vec<PartitionId>,
     ) -> Self {
+        let id = rng.next_u64() | 1;
         Self {
             number,
-            id: rng.next_u64() | 1,
+            id,
+            numbers: id & 6 != 0,
             next_at: rng.below(100 * MILLI),
             quiet_until: 0,
             split: None,
@@ -348,7 +352,8 @@ impl Client {
         let left = current.deadline.saturating_sub(now);
         let wait = left.min(slice).max(MILLI);
         current.give_up_at = now + wait + self.habits.grace;
-        let frame = frames::encode(current, keys, self.id, self.request, (wait / MILLI) as u32);
+        let client = if self.numbers { self.id } else { 0 };
+        let frame = frames::encode(current, keys, client, self.request, (wait / MILLI) as u32);
         wishes.push(Wish::Send(end, frame));
     }
 

@@ -11,7 +11,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use ringbolt_engine::env::sim::Rng;
 use ringbolt_wire::Kind;
-use ringbolt_wire::frame::{self, Peek};
+use ringbolt_wire::frame::{self, FrameView, Peek};
+use ringbolt_wire::message::Request;
+use ringbolt_wire::peer::{self, PeerItem};
 
 use super::clock::{MICRO, MILLI, Nanos};
 
@@ -274,10 +276,7 @@ impl Net {
         let mut frames = Vec::new();
         let mut at = 0;
         while let Ok(Peek::Frame { len }) = frame::peek(&bytes[at..], u32::MAX) {
-            let kind = frame::open(&bytes[at..at + len]).map(|frame| Kind::from_u8(frame.kind));
-            if let Ok(Ok(kind)) = kind
-                && may_come_twice(kind)
-            {
+            if frame::open(&bytes[at..at + len]).is_ok_and(|frame| may_come_twice(&frame)) {
                 frames.push(at..at + len);
             }
             at += len;
@@ -415,12 +414,27 @@ impl Net {
     }
 }
 
-/// A second greeting ends a connection, and answers are told apart by their request already.
-fn may_come_twice(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Get | Kind::MultiGet | Kind::Scan | Kind::Write | Kind::Batch | Kind::PeerBatch
-    )
+/// A second greeting ends a connection, answers are told apart by their request already, and what a client has
+/// not numbered is done as often as it comes.
+fn may_come_twice(frame: &FrameView<'_>) -> bool {
+    match Kind::from_u8(frame.kind) {
+        Ok(Kind::Get | Kind::MultiGet | Kind::Scan) => true,
+        Ok(Kind::Write | Kind::Batch) => match Request::decode(frame) {
+            Ok(Request::Write { options, .. } | Request::Batch { options, .. }) => {
+                options.client != 0
+            }
+            _ => false,
+        },
+        Ok(Kind::PeerBatch) => peer::items(frame).is_ok_and(|mut items| {
+            items.all(|item| match item {
+                Ok(PeerItem::Forward { frame, .. }) => {
+                    frame::open(frame).is_ok_and(|frame| may_come_twice(&frame))
+                }
+                item => item.is_ok(),
+            })
+        }),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

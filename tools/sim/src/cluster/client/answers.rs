@@ -240,7 +240,7 @@ impl Client {
         if writing && sent {
             current.doubtful = true;
         }
-        let may_repeat = !writing || !current.doubtful || self.habits.retries;
+        let may_repeat = !writing || !current.doubtful || self.habits.retries && self.numbers;
         let node = current.node;
         if now < current.deadline && may_repeat {
             if let (false, Link::Greeting(end)) = (sent, &self.links[usize::from(node)]) {

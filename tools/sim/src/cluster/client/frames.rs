@@ -35,7 +35,8 @@ fn write_op<'a>(keys: &'a Keys, change: &(KeyId, Guard, Change), value: &'a [u8]
     }
 }
 
-/// The request for an operation, with so much time for its answer.
+/// The request for an operation, with so much time for its answer. A client without a number, 0, numbers no
+/// writes.
 pub(super) fn encode(
     current: &Current,
     keys: &Keys,
@@ -53,11 +54,17 @@ pub(super) fn encode(
         level: current.level,
         tokens: tokens.as_tokens(),
     };
-    let options = WriteOptions {
-        ack: current.ack,
-        client,
-        sequence: current.sequence,
-        retry: current.doubtful,
+    let options = match client {
+        0 => WriteOptions {
+            ack: current.ack,
+            ..WriteOptions::default()
+        },
+        _ => WriteOptions {
+            ack: current.ack,
+            client,
+            sequence: current.sequence,
+            retry: current.doubtful,
+        },
     };
     let mut frame = Vec::new();
     let mut encode = |request_body: &Request<'_>| request_body.encode(request, wait_ms, &mut frame);
