@@ -54,7 +54,21 @@ struct NodeRow<'a> {
     /// The clock of the node, in milliseconds since the Unix epoch.
     wall_ms: Option<u64>,
     elections: u64,
+    /// What replication has come to since the node's start: see [`COUNTERS`]. Empty if it does not answer.
+    counters: BTreeMap<String, u64>,
 }
+
+/// The counters of a node that its row shows, as `ringbolt stats` names them.
+const COUNTERS: &[&str] = &[
+    "leaderships_total",
+    "proposals_total",
+    "proposal_batches_total",
+    "peer_sent_bytes_total",
+    "peer_received_bytes_total",
+    "snapshots_sent_total",
+    "snapshot_sent_bytes_total",
+    "snapshots_installed_total",
+];
 
 impl<'a> NodeRow<'a> {
     /// A node that is alone tells no address.
@@ -114,7 +128,15 @@ impl Args {
                 told.insert(node.id, status);
             }
         }
-        let status = Status::new(&topology, &told);
+        let mut status = Status::new(&topology, &told);
+        if self.client.output.format == Format::Json {
+            for row in status.nodes.iter_mut().filter(|row| row.reachable) {
+                let counters = client.stats_of(row.id).unwrap_or_default().into_iter();
+                row.counters = counters
+                    .filter(|(name, _)| COUNTERS.contains(&name.as_str()))
+                    .collect();
+            }
+        }
         match self.client.output.format {
             Format::Json => out.json(&status)?,
             Format::Text => status.text(self.partitions, out)?,
@@ -346,5 +368,6 @@ fn node_row<'a>(
             .max(),
         wall_ms: own.map(|status| status.wall_ms),
         elections: replicas.iter().map(|replica| replica.elections).sum(),
+        counters: BTreeMap::new(),
     }
 }

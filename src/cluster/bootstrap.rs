@@ -302,6 +302,48 @@ fn join(own: &Introduction, member: &str, map: ClusterMap) -> Result<Decision, S
     Ok(Decision::Claim(cluster))
 }
 
+/// Whether a node that belongs to `cluster` may start, by what its peers answered. It may not if there is
+/// something wrong with each that did: another name, another cluster, a clock far off. Where only some do
+/// not fit they are at fault, and whoever is well goes on.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check_member(
+    own: &Introduction,
+    cluster: ClusterId,
+    answers: &BTreeMap<String, Answer>,
+) -> Result<(), String> {
+    let mut wrong = None;
+    for peer in &own.peers {
+        let Some(Answer::Member(member)) = answers.get(&peer.name) else {
+            continue;
+        };
+        let fits = check_name(peer, &member.name)
+            .and_then(|()| check_cluster(peer, cluster, &member.map))
+            .and_then(|()| check_clock(peer, own.wall_ms, member.wall_ms));
+        match fits {
+            Ok(()) => return Ok(()),
+            Err(words) => wrong = wrong.or(Some(words)),
+        }
+    }
+    wrong.map_or(Ok(()), Err)
+}
+
+fn check_cluster(peer: &Peer, own: ClusterId, map: &[u8]) -> Result<(), String> {
+    let map = ClusterMap::decode(map)
+        .map_err(|error| format!("the answer of {} is {error}", peer.name))?;
+    if map.cluster() == own {
+        return Ok(());
+    }
+    Err(format!(
+        "{} at {} belongs to cluster {:016x}, this node's data folder to cluster {own:016x}: start it \
+         with its own folder, or correct --peers",
+        peer.name,
+        peer.address,
+        map.cluster(),
+    ))
+}
+
 fn check_name(peer: &Peer, name: &str) -> Result<(), String> {
     if peer.name == name {
         return Ok(());

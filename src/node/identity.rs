@@ -9,7 +9,7 @@ use ringbolt_wire::message::NodeId;
 use super::StartError;
 use super::format::DataDir;
 use super::meet::{self, Reception, Round};
-use crate::cluster::bootstrap::{Decision, Introduction, Search};
+use crate::cluster::bootstrap::{self, Decision, Introduction, Search};
 use crate::cluster::leaving::FolderTold;
 use crate::cluster::map::{ClusterMap, NodeFacts};
 use crate::config::{Peer, Settings};
@@ -54,6 +54,7 @@ pub(super) fn settle(
     }
     let own = introduce(settings, dir)?;
     if let Some((map, node)) = dir.cluster()? {
+        check_place(&own, &map)?;
         let map = refresh(map, node, own.facts, dir)?;
         return Ok(Some(Membership { node, map }));
     }
@@ -62,6 +63,20 @@ pub(super) fn settle(
     };
     dir.belong(&map, node)?;
     Ok(Some(Membership { node, map }))
+}
+
+/// Asks the peers once whether a node that belongs to a cluster is where it belongs: those that are not
+/// there now will be served when they come.
+fn check_place(own: &Introduction, map: &ClusterMap) -> Result<(), StartError> {
+    if own.peers.len() < 2 {
+        return Ok(());
+    }
+    let round = meet::ask_all(&own.peers, &own.facts.name, None, meet::GLANCE_MAX);
+    let own = Introduction {
+        wall_ms: round.wall_ms,
+        ..own.clone()
+    };
+    bootstrap::check_member(&own, map.cluster(), &round.answers).map_err(StartError::Cluster)
 }
 
 /// Why the data of a node of several must not be used any more, as far as its folder tells. Of a node
@@ -111,7 +126,7 @@ fn find(
             wall_ms,
             answers,
             silent,
-        } = meet::ask_all(&peers, &name, search.claim());
+        } = meet::ask_all(&peers, &name, search.claim(), meet::ASK_MAX);
         match search.decide(wall_ms, answers) {
             Decision::Form(map) => {
                 let node = map.node_named(&name).map_or(1, |node| node.id);

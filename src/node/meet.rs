@@ -4,6 +4,9 @@
 //! The cores do not run yet, so this is plain blocking I/O. One thread answers on the node's port, one
 //! connection after the other, each within a second; each round asks all peers at once, one short-lived
 //! thread a peer, each within two seconds. A connection carries one question and its answer.
+//!
+//! A node that belongs to a cluster asks once at its start, for as long as a healthy peer needs, whether it
+//! is where it belongs.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -22,7 +25,9 @@ use crate::cluster::bootstrap::{Answer, Introduction, Member};
 use crate::config::Peer;
 
 /// How long a peer may take to answer, from the first try to connect.
-const ASK_MAX: Duration = Duration::from_secs(2);
+pub(super) const ASK_MAX: Duration = Duration::from_secs(2);
+/// The same where the answer is not waited for: nodes that start together do not answer yet.
+pub(super) const GLANCE_MAX: Duration = Duration::from_millis(500);
 /// How long a connection may take to ask and to take the answer.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// How often the answering thread looks for a connection, and whether it is to end.
@@ -149,8 +154,13 @@ pub(super) struct Round {
 }
 
 /// Asks all peers at once, but the one named `own`. A node that has lost its data adds its claim.
-/// Returns when each has answered or had its time.
-pub(super) fn ask_all(peers: &[Peer], own: &str, claim: Option<Claim<'_>>) -> Round {
+/// Returns when each has answered or had its time, `most`.
+pub(super) fn ask_all(
+    peers: &[Peer],
+    own: &str,
+    claim: Option<Claim<'_>>,
+    most: Duration,
+) -> Round {
     let (begun, begun_wall_ms) = (Instant::now(), wall_ms());
     let others: Vec<&Peer> = peers.iter().filter(|peer| peer.name != own).collect();
     let outcomes: Vec<Result<Answer, String>> = thread::scope(|scope| {
@@ -159,7 +169,7 @@ pub(super) fn ask_all(peers: &[Peer], own: &str, claim: Option<Claim<'_>>) -> Ro
             .map(|peer| {
                 let ask = || {
                     let mut answer =
-                        ask(&peer.address, claim).map_err(|error| error.to_string())?;
+                        ask(&peer.address, claim, most).map_err(|error| error.to_string())?;
                     let (Answer::Empty(Introduction { wall_ms, .. })
                     | Answer::Member(Member { wall_ms, .. })) = &mut answer;
                     *wall_ms = wall_ms.saturating_sub(begun.elapsed().as_millis() as u64);
@@ -194,8 +204,8 @@ pub(super) fn ask_all(peers: &[Peer], own: &str, claim: Option<Claim<'_>>) -> Ro
 }
 
 /// Asks whoever listens at an address.
-fn ask(address: &str, claim: Option<Claim<'_>>) -> io::Result<Answer> {
-    let until = Instant::now() + ASK_MAX;
+fn ask(address: &str, claim: Option<Claim<'_>>, most: Duration) -> io::Result<Answer> {
+    let until = Instant::now() + most;
     let mut failure = io::Error::other("its address has no meaning");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, left(until)?) {

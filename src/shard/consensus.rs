@@ -134,6 +134,15 @@ impl<E: Env> Inner<E> {
         if work.role_changed {
             self.role_changed(partition);
         }
+        if let Some(append) = &work.append
+            && self.with_replica(partition, |replica| replica.leads()) == Some(true)
+        {
+            add(
+                &self.counters.proposals_total,
+                append.end() + 1 - append.start(),
+            );
+            add(&self.counters.proposal_batches_total, 1);
+        }
         let mut later = work.messages_later;
         if planted::is(Bug::FollowerAnswersTooEarly) {
             for outgoing in std::mem::take(&mut later) {

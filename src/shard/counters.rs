@@ -55,6 +55,10 @@ counters! {
     writes_total,
     /// How often a replica here became its partition's leader.
     leaderships_total,
+    /// Entries that leaders here have proposed.
+    proposals_total,
+    /// Proposals that they came in: each is all entries of a partition in one turn.
+    proposal_batches_total,
     /// Replicas here that sleep now, because nothing is asked of their partitions.
     replicas_asleep,
     /// How often a replica here fell asleep.

@@ -133,6 +133,33 @@ fn a_stranger_is_refused() {
 }
 
 #[test]
+fn the_folder_of_another_cluster_is_refused() {
+    let mut nodes = Nodes::start();
+    let aside = |server: &Server| server.dir.with_extension("aside");
+    for server in &mut nodes.servers {
+        server.kill();
+        std::fs::rename(&server.dir, aside(server)).unwrap();
+    }
+    // Another cluster of the same names at the same addresses.
+    for server in &mut nodes.servers {
+        server.begin_again();
+    }
+    for server in &mut nodes.servers {
+        server.wait_until_ready();
+    }
+    let third = &mut nodes.servers[2];
+    third.kill();
+    std::fs::remove_dir_all(&third.dir).unwrap();
+    std::fs::rename(aside(third), &third.dir).unwrap();
+    let addresses: Vec<SocketAddr> = nodes.servers.iter().map(|server| server.addr).collect();
+    let arguments = arguments(2, &addresses);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let said = refused_at(&nodes.servers[2].dir, addresses[2], &arguments);
+    assert!(said.contains("belongs to cluster"), "{said}");
+    assert!(said.contains("start it with its own folder"), "{said}");
+}
+
+#[test]
 fn a_node_that_waits_for_its_peers_says_so_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     let addresses = free_addresses(2);
@@ -171,15 +198,40 @@ fn a_local_cluster_serves_until_it_is_stopped() {
         .inspect(|line| eprintln!("{line}"))
         .find(|line| line.starts_with("The cluster of 3 is ready."));
     let rest = std::thread::spawn(move || said.map_while(Result::ok).collect::<Vec<_>>());
-    let address = format!("127.0.0.1:{}", first + 10);
-    let put = Command::new(BINARY)
-        .args(["put", "--timeout", "30s", "--addr", &address, "a", "1"])
-        .status()
-        .unwrap();
+    // What README's second terminal does, and a load that is checked.
+    let at = |node: u16, arguments: &[&str]| {
+        let address = format!("127.0.0.1:{}", first + 10 * node);
+        let arguments = arguments.iter().chain(&["--timeout", "30s", "--addr"]);
+        let output = Command::new(BINARY)
+            .args(arguments)
+            .arg(address)
+            .output()
+            .unwrap();
+        let (told, said) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+        (
+            output.status.code(),
+            String::from_utf8(told).unwrap(),
+            said.into_owned(),
+        )
+    };
+    let put = at(0, &["put", "greeting", "hello, disks"]);
+    let got = at(1, &["get", "greeting"]);
+    let told = at(2, &["status", "--format", "json"]);
+    let load = [
+        "bench", "mixed", "--reads", "50", "--verify", "--quiet", "--ops", "2000",
+    ];
+    let load = at(0, &load);
     let pid = cluster.id().to_string();
     Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     let status = cluster.wait().unwrap();
     let rest = rest.join().unwrap();
     assert!(next.is_some(), "it was not ready: {rest:?}");
-    assert!(put.success() && status.success(), "{put} {status} {rest:?}");
+    assert!(
+        put.0 == Some(0) && status.success(),
+        "{put:?} {status} {rest:?}"
+    );
+    assert_eq!((got.0, got.1.trim_end()), (Some(0), "hello, disks"));
+    let told: serde_json::Value = serde_json::from_str(&told.1).unwrap();
+    assert_eq!(told["nodes"].as_array().unwrap().len(), 3);
+    assert_eq!(load.0, Some(0), "{load:?}");
 }

@@ -51,6 +51,11 @@ fn status_tells_of_every_partition() {
         (&node["leads"], &node["replicas"], &node["lag"]),
         (&128.into(), &128.into(), &0.into())
     );
+    let counter = |name: &str| node["counters"][name].as_u64().unwrap();
+    // Each partition's leader has opened its term, and one has the put.
+    assert!(counter("proposals_total") > 128);
+    assert!((129..=counter("proposals_total")).contains(&counter("proposal_batches_total")));
+    assert_eq!(counter("snapshots_sent_total"), 0);
     let partitions = status["partitions"].as_array().unwrap();
     assert!(
         partitions

@@ -195,6 +195,14 @@ impl Client {
         self.run(self.client.stats())
     }
 
+    /// As [`crate::Client::stats_of`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stats_of(&self, node: NodeId) -> Result<Vec<(String, u64)>, Error> {
+        self.run(self.client.stats_of(node))
+    }
+
     /// As [`crate::Client::status`].
     ///
     /// # Errors

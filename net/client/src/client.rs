@@ -162,7 +162,21 @@ impl Client {
     /// # Errors
     /// As for any read.
     pub async fn stats(&self) -> Result<Vec<(String, u64)>, Error> {
-        let reply = self.caller().call(Route::Any, Request::Stats, None).await?;
+        self.stats_by(Route::Any).await
+    }
+
+    /// The counters of one node, as [`Client::stats`]. Which node answers is not said: ask for those of a node
+    /// that has just answered [`Client::status`].
+    ///
+    /// # Errors
+    /// As for any read.
+    pub async fn stats_of(&self, node: NodeId) -> Result<Vec<(String, u64)>, Error> {
+        let route = Route::Together(Place { node, core: 0 }, 0);
+        self.stats_by(route).await
+    }
+
+    async fn stats_by(&self, route: Route<'_>) -> Result<Vec<(String, u64)>, Error> {
+        let reply = self.caller().call(route, Request::Stats, None).await?;
         match reply.decode() {
             Ok(Response::Stats(stats)) => Ok(stats),
             other => Err(unexpected(&Request::Stats, other)),

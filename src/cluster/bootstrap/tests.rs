@@ -366,3 +366,53 @@ fn two_wiped_nodes_wait_for_the_third() {
         );
     }
 }
+
+#[test]
+fn a_member_starts_unless_nobody_fits() {
+    let map = first_map();
+    let own = introduction(0, 0);
+    let with = |change: &dyn Fn(&mut Member)| {
+        let Answer::Member(mut member) = member(1, &map) else {
+            unreachable!()
+        };
+        change(&mut member);
+        Answer::Member(member)
+    };
+    let check = |answers| check_member(&own, map.cluster(), &answers);
+    let another = match settled(
+        &Introduction {
+            proposal: 99,
+            ..own.clone()
+        },
+        &round([("b", empty(1)), ("c", empty(2))]),
+    ) {
+        Decision::Form(map) => map,
+        other => panic!("{other:?}"),
+    };
+    let late = own.wall_ms + 11_000;
+    let misfits: [(Answer, &str); 3] = [
+        (
+            with(&|member| member.name = "c".to_owned()),
+            "says that it is c",
+        ),
+        (
+            with(&|member| member.map = another.encode().unwrap()),
+            "belongs to cluster",
+        ),
+        (
+            with(&|member| member.wall_ms = late),
+            "11.0 s ahead of this node's",
+        ),
+    ];
+    for (misfit, words) in misfits {
+        let said = check(BTreeMap::from([("b".to_owned(), misfit.clone())])).unwrap_err();
+        assert!(said.contains(words), "{said}");
+        // One that is well is enough; one that knows no cluster says nothing of it.
+        assert_eq!(
+            check(round([("b", misfit.clone()), ("c", member(2, &map))])),
+            Ok(())
+        );
+        assert!(check(round([("b", misfit), ("c", empty(2))])).is_err());
+    }
+    assert_eq!(check(BTreeMap::new()), Ok(()));
+}
