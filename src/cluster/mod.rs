@@ -4,8 +4,8 @@
 //! fixed while the node runs; what changes is behind locks that no request takes, or is a hint:
 //!
 //! - who of the others has spoken, noted when a node says hello and from time to time;
-//! - who leads which partition, noted by the core that has the replica and read by every core that
-//!   tells a client;
+//! - who leads which partition, noted by the core that has the replica, or by whoever was told so by
+//!   another node where there is none here, and read by every core that tells a client;
 //! - the cluster map: which replica of a node is the one that counts, after the node came without its
 //!   data ([`crate::shard`] keeps it, replicated, in the home partition);
 //! - nodes that ask to be taken in again, until the map's leader looks;
@@ -146,8 +146,9 @@ pub struct ClusterView {
     nodes: Vec<NodeInfo>,
     /// By partition: the nodes that hold it, the one that should lead first.
     placement: Vec<Vec<NodeId>>,
-    /// By partition: the node that leads it, as the core that holds its replica here last heard; 0
-    /// for none. Each is written by that core alone, when it changes.
+    /// By partition: the node that leads it, 0 for none. Where there is a replica here, as the core that
+    /// holds it last heard: written by that core alone, when it changes. Elsewhere as other nodes have
+    /// answered, or failed to: written by any core that asked.
     leaders: Box<[AtomicU32]>,
     /// The newest map; none where partitions were placed without one.
     map: Mutex<Option<Arc<KnownMap>>>,
@@ -476,6 +477,12 @@ impl ClusterView {
             .map_or(&[], Vec::as_slice)
     }
 
+    /// Whether this node holds a partition.
+    #[must_use]
+    pub fn holds(&self, partition: u16) -> bool {
+        self.holders(partition).contains(&self.here())
+    }
+
     /// The node that should lead a partition; 0 if there is none.
     #[must_use]
     pub fn first_holder(&self, partition: u16) -> NodeId {
@@ -491,8 +498,8 @@ impl ClusterView {
         }
     }
 
-    /// The node that leads a partition as far as this node's replica knows; 0 if that is nobody, or
-    /// if this node has no replica of it.
+    /// The node that leads a partition as far as this node's replica knows, or where it has none as far
+    /// as it was told; 0 if that is nobody.
     #[must_use]
     pub fn known_leader(&self, partition: u16) -> NodeId {
         let known = self.leaders.get(usize::from(partition));
@@ -504,6 +511,33 @@ impl ClusterView {
     pub fn set_leader(&self, partition: u16, leader: NodeId) {
         if let Some(known) = self.leaders.get(usize::from(partition)) {
             known.store(leader, Ordering::Relaxed);
+        }
+    }
+
+    /// Another node said who leads a partition. Of one that is held here its replica knows better.
+    pub fn note_leader_elsewhere(&self, partition: u16, leader: NodeId) {
+        if !self.holds(partition) && self.holders(partition).contains(&leader) {
+            self.set_leader(partition, leader);
+        }
+    }
+
+    /// A node that was taken for the leader of a partition does not lead it, and did not say who does: the
+    /// next holder is taken for it, unless more was learned since that one was asked.
+    pub fn note_not_led_by(&self, partition: u16, asked: NodeId) {
+        if self.leader(partition) != asked || self.holds(partition) {
+            return;
+        }
+        let holders = self.holders(partition);
+        if let Some(at) = holders.iter().position(|node| *node == asked) {
+            self.set_leader(partition, holders[(at + 1) % holders.len()]);
+        }
+    }
+
+    /// A node cannot be reached, or does not answer: of the partitions that it was taken for the leader of,
+    /// and that are not held here, the next holders are.
+    pub fn note_silent(&self, node: NodeId) {
+        for partition in (0..).take(self.placement.len()) {
+            self.note_not_led_by(partition, node);
         }
     }
 
@@ -575,6 +609,34 @@ mod tests {
         view.set_leader(1, 1);
         assert_eq!((view.known_leader(0), view.leader(0)), (1, 1));
         assert_eq!((view.known_leader(1), view.leader(1)), (0, 0));
+    }
+
+    #[test]
+    fn who_leads_elsewhere_is_what_was_told_or_else_the_next_holder() {
+        let identity = Identity {
+            cluster: 1,
+            node: 1,
+            boot: 1,
+            start: 1,
+        };
+        let nodes = (1..=4).map(node).collect();
+        let view = ClusterView::new(identity, nodes, vec![vec![2, 3, 4], vec![1, 2, 3]]);
+        view.note_not_led_by(0, 3);
+        assert_eq!(view.leader(0), 2, "another one was asked");
+        for (asked, next) in [(2, 3), (3, 4), (4, 2), (2, 3), (2, 3)] {
+            view.note_not_led_by(0, asked);
+            assert_eq!(view.leader(0), next);
+        }
+        view.note_leader_elsewhere(0, 4);
+        view.note_leader_elsewhere(0, 1);
+        assert_eq!(view.leader(0), 4, "node 1 holds nothing of it");
+        view.note_leader_elsewhere(1, 3);
+        view.note_not_led_by(1, 1);
+        assert_eq!(view.known_leader(1), 0, "it is held here");
+        view.note_not_led_by(9, 0);
+        view.note_silent(1);
+        view.note_silent(4);
+        assert_eq!((view.leader(0), view.leader(1)), (2, 1));
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Cluster<'_> {
     pub(crate) fn info(&self) -> String {
         let partitions = 0..self.partitions;
         let slots = SLOTS / self.partitions;
-        // Of the partitions without a replica here nothing is known.
+        // Of the partitions without a replica here it is not known that nobody leads them.
         let leaderless = partitions.filter(|&partition| {
             let held = self.view.holders(partition).contains(&self.view.here());
             held && self.view.known_leader(partition) == 0

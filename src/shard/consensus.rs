@@ -496,7 +496,7 @@ impl<E: Env> Inner<E> {
         Some(core_of(partition, self.config.map.partitions(), cores))
     }
 
-    /// Whether this core is to serve a request on a partition that it holds: if not, the request is
+    /// Whether this core is to serve a request on a partition that is its own: if not, the request is
     /// sent on to the node that leads, or refused.
     pub(super) fn serves_here(
         &self,
@@ -512,6 +512,11 @@ impl<E: Env> Inner<E> {
                 Some(Some(replica)) if !by_leader || replica.serves() => return true,
                 Some(Some(replica)) if !replica.leads() => node_of(replica.leader()),
                 Some(Some(_)) => 0,
+                _ if !self.config.cluster.holds(partition) && !origin.forwarded => {
+                    drop(replicas);
+                    self.forward_elsewhere(partition, *origin, scope, bytes);
+                    return false;
+                }
                 _ => self.config.cluster.leader(partition),
             }
         };

@@ -167,7 +167,8 @@ impl<E: Env> Inner<E> {
         .await
     }
 
-    async fn ask_each<T>(
+    /// Asks in turn by `ask`, and waits for all answers.
+    pub(super) async fn ask_each<T>(
         self: &Rc<Self>,
         asked: &[T],
         origin: &Origin,

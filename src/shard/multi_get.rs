@@ -1,5 +1,6 @@
 //! Reads of several keys: those of other cores and nodes are asked there, and the answers joined in the
-//! order of the keys.
+//! order of the keys. If one of them does not lead what it was asked of, or cannot be reached, the keys are
+//! asked for again, partition by partition: a request on one partition finds its leader ([`super::forward`]).
 
 use std::rc::Rc;
 
@@ -9,10 +10,12 @@ use ringbolt_engine::tree::Row;
 use ringbolt_wire::codec::ValuesBuilder;
 use ringbolt_wire::list::KeysBuf;
 use ringbolt_wire::message::{
-    ErrorCode, Keys, KeyspaceId, PartitionId, ReadLevel, ReadOptions, Request, Response, Token,
+    ErrorCode, Keys, KeyspaceId, Meta, PartitionId, ReadLevel, ReadOptions, Request, Response,
+    Token,
 };
-use ringbolt_wire::partition_of;
+use ringbolt_wire::{frame, partition_of};
 
+use super::forward::is_elsewhere;
 use super::gather::Target;
 use super::input::by_leader;
 use super::mail::{Origin, Scope};
@@ -20,6 +23,17 @@ use super::read::decode_reply;
 use super::reply::{Refusal, meta};
 use super::trace::Wait;
 use super::{Inner, micros};
+
+/// The value of a key, if there is one.
+type Found<'a> = Option<(Meta, &'a [u8])>;
+/// Whom to ask for which keys, and of each key of the request whose share it is in.
+type Split<T> = (Vec<(T, KeysBuf)>, Vec<usize>);
+
+/// What the cores have answered to their shares of a multi-get.
+struct Shares<'a> {
+    tokens: Vec<Token>,
+    values: Vec<Vec<Found<'a>>>,
+}
 
 impl<E: Env> Inner<E> {
     /// Answers with the values of the keys that there are, and when each was written.
@@ -38,9 +52,101 @@ impl<E: Env> Inner<E> {
             let refusal = Refusal::new(ErrorCode::TooLarge, limit as u64, message);
             return self.refuse(&origin, &refusal);
         }
-        let mut shares: Vec<(Target, KeysBuf)> = Vec::new();
+        let by_leader = by_leader(read);
+        let by_target = |partition| self.target_of(partition, by_leader);
+        let (shares, order) = match self.split(keys, by_target) {
+            Ok(split) => split,
+            Err(refusal) => return self.refuse(&origin, &refusal),
+        };
+        let is_here = |(target, _): &(Target, _)| *target == self.target_here();
+        if shares.iter().all(is_here) {
+            return self.multi_get_here(origin, scope, keyspace, read, keys, bytes);
+        }
+        let partitions = self.config.map.partitions();
+        let mut asked_of = keys.iter().map(|key| partition_of(key, partitions));
+        if let Some(one) = asked_of.next()
+            && asked_of.all(|partition| partition == one)
+        {
+            if self.owned(one, origin, bytes)
+                && self.serves_here(one, by_leader, &origin, scope, bytes)
+            {
+                self.multi_get_here(origin, scope, keyspace, read, keys, bytes);
+            }
+            return;
+        }
+        let asked = match share_frames(shares, origin.request_id, keyspace, read) {
+            Ok(asked) => asked,
+            Err(refusal) => return self.refuse(&origin, &refusal),
+        };
+        // Only where others may have to be asked is the request needed once more.
+        let cluster = &self.config.cluster;
+        let mut asked_of = keys.iter().map(|key| partition_of(key, partitions));
+        let may_be_elsewhere = asked_of.any(|partition| !cluster.holds(partition));
+        let kept = may_be_elsewhere.then(|| bytes.to_vec());
+        let this = Rc::clone(self);
+        self.env.spawn(TaskClass::Foreground, async move {
+            let sent: Vec<_> = asked
+                .iter()
+                .map(|(target, frame)| (*target, &frame[..]))
+                .collect();
+            let replies = this.ask(&sent, Scope::Whole, &origin).await;
+            let mut origin = origin;
+            origin.trace.mark(Wait::Forward, this.now_us());
+            match (shares_of(&replies), kept) {
+                (Ok(shares), _) => this.merge_values(&origin, &order, shares),
+                (Err(Ok(Response::Error(error))), Some(frame)) if is_elsewhere(error.code) => {
+                    this.multi_get_by_partition(origin, &frame).await;
+                }
+                (Err(other), _) => this.pass_on(&origin, other),
+            }
+        });
+    }
+
+    /// Asks for the keys of each partition by themselves, so that each partition finds its leader: see
+    /// [`super::forward`].
+    async fn multi_get_by_partition(self: &Rc<Self>, mut origin: Origin, frame: &[u8]) {
+        let request = frame::open(frame).and_then(|view| Request::decode(&view));
+        let Ok(Request::MultiGet {
+            keyspace,
+            read,
+            keys,
+        }) = request
+        else {
+            let message = "the request cannot be read again";
+            return self.refuse(&origin, &Refusal::new(ErrorCode::BadRequest, 0, message));
+        };
+        let asked = self
+            .split(&keys, |partition| partition)
+            .and_then(|(shares, order)| {
+                let asked = share_frames(shares, origin.request_id, keyspace, &read)?;
+                Ok((asked, order))
+            });
+        let (asked, order) = match asked {
+            Ok(asked) => asked,
+            Err(refusal) => return self.refuse(&origin, &refusal),
+        };
+        let replies = self
+            .ask_each(&asked, &origin, |this, (_, frame), origin| {
+                this.execute_frame(origin, Scope::Whole, frame);
+            })
+            .await;
+        origin.trace.mark(Wait::Forward, self.now_us());
+        match shares_of(&replies) {
+            Ok(shares) => self.merge_values(&origin, &order, shares),
+            Err(other) => self.pass_on(&origin, other),
+        }
+    }
+
+    /// Shares keys out by what each one's partition comes to.
+    fn split<T: PartialEq>(
+        &self,
+        keys: &Keys<'_>,
+        of: impl Fn(PartitionId) -> T,
+    ) -> Result<Split<T>, Refusal> {
+        let mut shares: Vec<(T, KeysBuf)> = Vec::new();
+        let mut order = Vec::with_capacity(keys.len());
         for key in keys.iter() {
-            let target = self.target_of_key(key, read);
+            let target = of(partition_of(key, self.config.map.partitions()));
             let share = match shares.iter().position(|(known, _)| *known == target) {
                 Some(share) => share,
                 None => {
@@ -49,49 +155,12 @@ impl<E: Env> Inner<E> {
                 }
             };
             if shares[share].1.push(key).is_err() {
-                let refusal = Refusal::new(ErrorCode::BadRequest, 0, "a key is empty or too long");
-                return self.refuse(&origin, &refusal);
+                let message = "a key is empty or too long";
+                return Err(Refusal::new(ErrorCode::BadRequest, 0, message));
             }
+            order.push(share);
         }
-        if shares
-            .iter()
-            .all(|(target, _)| *target == self.target_here())
-        {
-            return self.multi_get_here(origin, scope, keyspace, read, keys, bytes);
-        }
-        let mut asked = Vec::with_capacity(shares.len());
-        for (target, keys) in &shares {
-            let keys = keys.as_keys();
-            let request = Request::MultiGet {
-                keyspace,
-                read: *read,
-                keys,
-            };
-            let mut frame = Vec::new();
-            if let Err(error) = request.encode(origin.request_id, 0, &mut frame) {
-                return self.fail(&origin, error.code(), 0, error.detail(), &error.to_string());
-            }
-            asked.push((*target, frame));
-        }
-        let order: Vec<usize> = keys
-            .iter()
-            .map(|key| {
-                let target = self.target_of_key(key, read);
-                let share = asked.iter().position(|(known, _)| *known == target);
-                share.unwrap_or_default()
-            })
-            .collect();
-        let this = Rc::clone(self);
-        self.env.spawn(TaskClass::Foreground, async move {
-            let asked: Vec<_> = asked
-                .iter()
-                .map(|(target, frame)| (*target, &frame[..]))
-                .collect();
-            let replies = this.ask(&asked, Scope::Whole, &origin).await;
-            let mut origin = origin;
-            origin.trace.mark(Wait::Forward, this.now_us());
-            this.merge_values(&origin, &order, &replies);
-        });
+        Ok((shares, order))
     }
 
     /// Reads this core's keys of a multi-get; in the order asked.
@@ -137,21 +206,9 @@ impl<E: Env> Inner<E> {
 
     /// Puts the cores' shares of a multi-get back into the order asked: `order` says of each key
     /// whose share it is in.
-    fn merge_values(&self, origin: &Origin, order: &[usize], replies: &[Vec<u8>]) {
-        let mut shares = Vec::with_capacity(replies.len());
-        let mut tokens = Vec::new();
-        for reply in replies {
-            match decode_reply(reply) {
-                Ok(Response::Values {
-                    tokens: seen,
-                    values,
-                }) => {
-                    tokens.extend(seen);
-                    shares.push(values.into_iter());
-                }
-                other => return self.pass_on(origin, other),
-            }
-        }
+    fn merge_values(&self, origin: &Origin, order: &[usize], shares: Shares<'_>) {
+        let Shares { tokens, values } = shares;
+        let mut shares: Vec<_> = values.into_iter().map(Vec::into_iter).collect();
         self.reply(origin, |out| {
             let mut values = ValuesBuilder::begin(out, origin.request_id);
             for &share in order {
@@ -162,11 +219,6 @@ impl<E: Env> Inner<E> {
             }
             values.finish(out, tokens);
         });
-    }
-
-    fn target_of_key(&self, key: &[u8], read: &ReadOptions<'_>) -> Target {
-        let partition = partition_of(key, self.config.map.partitions());
-        self.target_of(partition, by_leader(read))
     }
 
     async fn finish_multi_get(
@@ -221,4 +273,48 @@ impl<E: Env> Inner<E> {
             values.finish(out, seen);
         });
     }
+}
+
+/// Requests for the shares of a multi-get.
+fn share_frames<T>(
+    shares: Vec<(T, KeysBuf)>,
+    request_id: u64,
+    keyspace: KeyspaceId,
+    read: &ReadOptions<'_>,
+) -> Result<Vec<(T, Vec<u8>)>, Refusal> {
+    let frame_of = |(target, keys): (T, KeysBuf)| {
+        let request = Request::MultiGet {
+            keyspace,
+            read: *read,
+            keys: keys.as_keys(),
+        };
+        let mut frame = Vec::new();
+        match request.encode(request_id, 0, &mut frame) {
+            Ok(()) => Ok((target, frame)),
+            Err(error) => Err(Refusal::new(
+                error.code(),
+                error.detail(),
+                error.to_string(),
+            )),
+        }
+    };
+    shares.into_iter().map(frame_of).collect()
+}
+
+/// The values that the cores found. Fails with the first answer that is none.
+fn shares_of(replies: &[Vec<u8>]) -> Result<Shares<'_>, Result<Response<'_>, Refusal>> {
+    let mut shares = Shares {
+        tokens: Vec::new(),
+        values: Vec::with_capacity(replies.len()),
+    };
+    for reply in replies {
+        match decode_reply(reply) {
+            Ok(Response::Values { tokens, values }) => {
+                shares.tokens.extend(tokens);
+                shares.values.push(values);
+            }
+            other => return Err(other),
+        }
+    }
+    Ok(shares)
 }

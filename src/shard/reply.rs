@@ -45,6 +45,23 @@ impl Refusal {
     }
 }
 
+impl From<&ErrorReply<'_>> for Refusal {
+    fn from(reply: &ErrorReply<'_>) -> Self {
+        Self {
+            code: reply.code,
+            retry_after_ms: reply.retry_after_ms,
+            detail: reply.detail,
+            message: reply.message.to_owned(),
+        }
+    }
+}
+
+/// A request's time ran out before anything was done.
+pub(super) fn late() -> Refusal {
+    let message = "the deadline passed before the request could be served: nothing was done";
+    Refusal::new(ErrorCode::DeadlineExceeded, 0, message)
+}
+
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
@@ -247,12 +264,6 @@ impl<E: Env> Inner<E> {
 
     /// Answers that a request's time ran out before anything was done.
     pub(super) fn too_late(&self, origin: &Origin) {
-        self.fail(
-            origin,
-            ErrorCode::DeadlineExceeded,
-            0,
-            0,
-            "the deadline passed before the request could be served: nothing was done",
-        );
+        self.refuse(origin, &late());
     }
 }

@@ -59,7 +59,7 @@ impl PartitionMap {
 }
 
 /// As told to clients of a cluster of several nodes: each partition's leader is the one that this
-/// node's own replica knows, and unknown where it has none.
+/// node's own replica knows, or where it has none the one that this node was told of, if any.
 pub(super) fn cluster_topology(cluster: &ClusterView, partitions: u16) -> Topology {
     let nodes = cluster.nodes().iter().map(|node| NodeInfo {
         id: node.id,

@@ -2,8 +2,11 @@
 //!
 //! A core merges the partitions it serves: one cursor each, all opened at one moment, so that a page
 //! sees each partition consistently. The core that took the request up merges the cores' pages, of
-//! this node and of those that lead the rest. Each page's tokens say which partitions are in it: one
-//! that is in none or in two, because its leader changed just now, makes the client ask again.
+//! this node and of those that lead the rest. Each page's tokens say which partitions are in it. One
+//! that is in two (both nodes hold it, or its leader changed just now) is taken from one page only: a key
+//! says which partition it is of. One that is in none was asked of a node that does not lead it: the
+//! pages are asked for once more, where partitions without a replica here are believed to be led by then
+//! ([`super::forward`]). In the end the client is to ask again.
 //! A core that stopped at a limit has said nothing of what lies behind its last row, so the merge
 //! stops at the lowest such row (the highest, backwards). The page's cursor is its last key: no
 //! state is held between pages, and any core can go on from it.
@@ -16,10 +19,12 @@ use ringbolt_engine::row::{self, split_row_key};
 use ringbolt_engine::tree::Cursor;
 use ringbolt_wire::codec::RowsBuilder;
 use ringbolt_wire::message::{ErrorCode, Meta, PartitionId, Request, Response, Scan, Token};
+use ringbolt_wire::partition_of;
 use ringbolt_wire::slot::partition_of_prefix;
 
 use super::Inner;
 use super::counters::add;
+use super::forward::{ASK_AGAIN, is_elsewhere};
 use super::gather::Target;
 use super::input::by_leader;
 use super::mail::{Origin, Scope};
@@ -125,6 +130,17 @@ struct Share<'a> {
     stops_at: Option<&'a [u8]>,
 }
 
+/// The cores' pages that one is made of.
+struct Pages<'a> {
+    shares: Vec<Share<'a>>,
+    /// One for each partition.
+    tokens: Vec<Token>,
+    /// By partition: whose rows of it count, of the shares.
+    taken_from: Vec<Option<usize>>,
+    /// Whether a partition is in more than one of them.
+    has_doubles: bool,
+}
+
 /// Why a page could not be made as asked.
 enum Stop {
     Refused(Refusal),
@@ -167,19 +183,9 @@ impl<E: Env> Inner<E> {
             }
             return;
         }
-        let mut targets: Vec<Target> = if scope == Scope::Node {
-            self.cores_here()
-        } else {
-            let partitions = 0..self.config.map.partitions();
-            partitions
-                .map(|partition| self.target_of(partition, by_leader(&scan.read)))
-                .collect()
-        };
-        targets.sort_unstable();
-        targets.dedup();
-        if let [target] = targets[..]
-            && target == self.target_here()
-        {
+        let by_leader = by_leader(&scan.read);
+        let plan = self.plan(scope, by_leader);
+        if plan.iter().all(|target| *target == self.target_here()) {
             return self.scan_here(origin, scope, scan, bytes);
         }
         let limits = &self.config.limits;
@@ -187,12 +193,94 @@ impl<E: Env> Inner<E> {
         let this = Rc::clone(self);
         let frame = bytes.to_vec();
         self.env.spawn(TaskClass::Foreground, async move {
-            let asked: Vec<_> = targets.iter().map(|&target| (target, &frame[..])).collect();
-            let replies = this.ask(&asked, Scope::Share, &origin).await;
-            let mut origin = origin;
-            origin.trace.mark(Wait::Forward, this.now_us());
-            this.merge_pages(&origin, scope, &page, &replies);
+            this.scan_all(origin, (scope, by_leader), plan, &page, &frame)
+                .await;
         });
+    }
+
+    /// Which cores to ask for their shares of a page: one for each partition, or those of this node.
+    fn plan(&self, scope: Scope, by_leader: bool) -> Vec<Target> {
+        if scope == Scope::Node {
+            return self.cores_here();
+        }
+        let partitions = 0..self.config.map.partitions();
+        partitions
+            .map(|partition| self.target_of(partition, by_leader))
+            .collect()
+    }
+
+    /// Asks for the cores' pages and merges them. Where a partition was not led, or its node could not be
+    /// reached, others are asked, as often as a partition has holders.
+    async fn scan_all(
+        self: &Rc<Self>,
+        mut origin: Origin,
+        (scope, by_leader): (Scope, bool),
+        mut plan: Vec<Target>,
+        page: &Page,
+        frame: &[u8],
+    ) {
+        let cluster = &self.config.cluster;
+        let partitions = self.config.map.partitions();
+        let holders = (0..partitions).map(|partition| cluster.holders(partition).len());
+        let mut rounds_left = holders.max().unwrap_or_default();
+        loop {
+            let mut targets = plan.clone();
+            targets.sort_unstable();
+            targets.dedup();
+            let asked: Vec<_> = targets.iter().map(|&target| (target, frame)).collect();
+            let replies = self.ask(&asked, Scope::Share, &origin).await;
+            origin.trace.mark(Wait::Forward, self.now_us());
+            let missed = match pages_of(scope, partitions, &replies) {
+                Ok(pages) => return self.merge_pages(&origin, page, pages),
+                Err(missed) => missed,
+            };
+            let code = match &missed {
+                Ok(Response::Error(error)) => error.code,
+                Ok(_) => ErrorCode::ShardFailed,
+                Err(refusal) => refusal.code,
+            };
+            if scope != Scope::Whole || !is_elsewhere(code) {
+                return self.pass_on(&origin, missed);
+            }
+            self.learn_from_pages(by_leader, &plan, &targets, &replies);
+            rounds_left = rounds_left.saturating_sub(1);
+            if rounds_left == 0 {
+                return self.pass_on(&origin, missed);
+            }
+            let before = std::mem::replace(&mut plan, self.plan(scope, by_leader));
+            if plan == before {
+                self.env.sleep(ASK_AGAIN).await;
+            }
+        }
+    }
+
+    /// Takes from the shares of a page that could not be made who leads what is not held here.
+    fn learn_from_pages(
+        &self,
+        by_leader: bool,
+        plan: &[Target],
+        targets: &[Target],
+        replies: &[Vec<u8>],
+    ) {
+        let mut told_by = vec![None; plan.len()];
+        for (target, reply) in targets.iter().zip(replies) {
+            let Ok(Response::Rows { tokens, .. }) = decode_reply(reply) else {
+                continue;
+            };
+            for token in tokens {
+                if let Some(told_by) = told_by.get_mut(usize::from(token.partition)) {
+                    *told_by = Some(target.node);
+                }
+            }
+        }
+        let cluster = &self.config.cluster;
+        for ((target, told_by), partition) in plan.iter().zip(told_by).zip(0..) {
+            match told_by {
+                Some(leader) if by_leader => cluster.note_leader_elsewhere(partition, leader),
+                Some(_) => {}
+                None => cluster.note_not_led_by(partition, target.node),
+            }
+        }
     }
 
     /// Goes on from the position that a Redis client's cursor names: on the core that remembers it.
@@ -341,31 +429,17 @@ impl<E: Env> Inner<E> {
     }
 
     /// Merges the cores' pages into one.
-    fn merge_pages(&self, origin: &Origin, scope: Scope, page: &Page, replies: &[Vec<u8>]) {
-        let mut shares = Vec::with_capacity(replies.len());
-        let mut tokens = Vec::new();
-        for reply in replies {
-            match decode_reply(reply) {
-                Ok(Response::Rows {
-                    tokens: seen,
-                    rows,
-                    cursor,
-                }) => {
-                    tokens.extend(seen);
-                    shares.push(Share {
-                        stops_at: cursor.split_first().map(|(_, key)| key),
-                        rows: rows.into_iter().peekable(),
-                    });
-                }
-                other => return self.pass_on(origin, other),
-            }
-        }
-        let mut seen: Vec<PartitionId> =
-            tokens.iter().map(|token: &Token| token.partition).collect();
-        seen.sort_unstable();
-        if scope == Scope::Whole && !seen.into_iter().eq(0..self.config.map.partitions()) {
-            return self.refuse(origin, &incomplete());
-        }
+    fn merge_pages(&self, origin: &Origin, page: &Page, pages: Pages<'_>) {
+        let Pages {
+            mut shares,
+            tokens,
+            taken_from,
+            has_doubles,
+        } = pages;
+        let partitions = self.config.map.partitions();
+        let is_double = |at: usize, key: &[u8]| {
+            has_doubles && taken_from[usize::from(partition_of(key, partitions))] != Some(at)
+        };
         let stop = shares
             .iter()
             .filter_map(|share| share.stops_at)
@@ -373,29 +447,77 @@ impl<E: Env> Inner<E> {
         self.reply(origin, |out| {
             let mut rows = RowsBuilder::begin(out, origin.request_id);
             let mut last: &[u8] = &[];
-            let more = loop {
+            let goes_on_behind = loop {
                 let next = shares
                     .iter_mut()
-                    .filter_map(|share| share.rows.peek().copied().map(|row| (row, share)))
-                    .min_by(|((a, ..), _), ((b, ..), _)| page.order(a, b));
-                let Some(((key, meta, value), share)) = next else {
-                    break stop.is_some();
+                    .enumerate()
+                    .filter_map(|(at, share)| Some((share.rows.peek().copied()?, at, share)))
+                    .min_by(|((a, ..), ..), ((b, ..), ..)| page.order(a, b));
+                let Some(((key, meta, value), at, share)) = next else {
+                    break stop;
                 };
-                let behind = stop.is_some_and(|stop| page.order(key, stop) == Ordering::Greater);
+                if stop.is_some_and(|stop| page.order(key, stop) == Ordering::Greater) {
+                    break stop;
+                }
+                if is_double(at, key) {
+                    share.rows.next();
+                    continue;
+                }
                 let full = rows.count() >= page.rows
                     || (rows.count() > 0
                         && rows.frame_bytes(out) + RowsBuilder::row_bytes(key, value) > page.bytes);
-                if behind || full {
-                    break true;
+                if full {
+                    break Some(last);
                 }
                 rows.push(out, key, &meta, value);
                 last = key;
                 share.rows.next();
             };
-            let cursor = if more { cursor_of(last) } else { Vec::new() };
+            let cursor = goes_on_behind.map(cursor_of).unwrap_or_default();
             rows.finish(out, tokens, &cursor);
         });
     }
+}
+
+/// The cores' pages of one page. Fails with the first answer that is none, or if a partition is in none.
+fn pages_of(
+    scope: Scope,
+    partitions: PartitionId,
+    replies: &[Vec<u8>],
+) -> Result<Pages<'_>, Result<Response<'_>, Refusal>> {
+    let mut pages = Pages {
+        shares: Vec::with_capacity(replies.len()),
+        tokens: Vec::new(),
+        taken_from: vec![None; usize::from(partitions)],
+        has_doubles: false,
+    };
+    for (at, reply) in replies.iter().enumerate() {
+        let (seen, rows, cursor) = match decode_reply(reply) {
+            Ok(Response::Rows {
+                tokens,
+                rows,
+                cursor,
+            }) => (tokens, rows, cursor),
+            other => return Err(other),
+        };
+        pages.shares.push(Share {
+            stops_at: cursor.split_first().map(|(_, key)| key),
+            rows: rows.into_iter().peekable(),
+        });
+        for token in seen {
+            match pages.taken_from.get_mut(usize::from(token.partition)) {
+                Some(from @ None) => {
+                    *from = Some(at);
+                    pages.tokens.push(token);
+                }
+                _ => pages.has_doubles = true,
+            }
+        }
+    }
+    if scope == Scope::Whole && pages.taken_from.contains(&None) {
+        return Err(Err(incomplete()));
+    }
+    Ok(pages)
 }
 
 /// The cursor's position is not remembered.
@@ -407,7 +529,7 @@ pub(super) fn forgotten() -> Refusal {
     )
 }
 
-/// A page would lack a partition, or have it twice.
+/// A page would lack a partition.
 fn incomplete() -> Refusal {
     Refusal::retry(
         ErrorCode::Unavailable,

@@ -54,6 +54,7 @@ impl<E: Env> Shard<E> {
         // Input that waited is taken up as connections are served, and may be proposals again.
         loop {
             inner.drive_replicas();
+            inner.ask_again();
             inner.serve_dirty(port);
             if inner.driving.borrow().is_empty() {
                 break;
@@ -75,7 +76,8 @@ impl<E: Env> Shard<E> {
         if inner.post_parcels(port) || !inner.postponed.borrow().is_empty() {
             return Some(now);
         }
-        Some(due.map_or(tick, |due| due.min(tick)))
+        let due = due.into_iter().chain(inner.asks_again_at());
+        Some(due.fold(tick, Duration::min))
     }
 
     /// A send is done; its buffer comes back.

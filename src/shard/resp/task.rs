@@ -286,7 +286,14 @@ impl<E: Env> Inner<E> {
             .await;
         for reply in &replies {
             match decode_reply(reply)? {
-                Response::Status(status) => return Ok(stored_by_others(&status, leader, write)),
+                Response::Status(status) => {
+                    let mut replicas = status.replicas.iter();
+                    let replica = replicas.find(|replica| replica.partition == write.partition);
+                    let led_by = replica.map_or(0, |replica| replica.leader);
+                    let cluster = &self.config.cluster;
+                    cluster.note_leader_elsewhere(write.partition, led_by);
+                    return Ok(stored_by_others(&status, leader, write));
+                }
                 // A leader that cannot be asked has not said that anybody has it.
                 Response::Error(failed) if failed.code != ErrorCode::ShardFailed => {}
                 other => return Err(refusal_of(&other)),
@@ -330,12 +337,7 @@ impl<E: Env> Drop for Turn<E> {
 /// An answer that is none to what was asked.
 pub(super) fn refusal_of(response: &Response<'_>) -> Refusal {
     match response {
-        Response::Error(failed) => Refusal {
-            code: failed.code,
-            retry_after_ms: failed.retry_after_ms,
-            detail: failed.detail,
-            message: failed.message.to_owned(),
-        },
+        Response::Error(failed) => Refusal::from(failed),
         _ => Refusal::new(ErrorCode::ShardFailed, 0, "a core answered out of turn"),
     }
 }

@@ -2,6 +2,7 @@
 
 mod carry;
 mod cluster;
+mod gateway;
 mod network;
 mod peers;
 mod retries;

@@ -120,6 +120,11 @@ impl Network {
         Rc::clone(&self.nodes.borrow()[id as usize - 1])
     }
 
+    /// The number of every node.
+    pub(super) fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (1..).take(self.nodes.borrow().len())
+    }
+
     /// Lets nothing pass from one node to another.
     pub(super) fn cut(&self, from: NodeId, to: NodeId) {
         self.cut.borrow_mut().insert((from, to));
@@ -158,7 +163,7 @@ impl Network {
     }
 
     fn turn(&self) {
-        for id in (1..).take(self.nodes.borrow().len()) {
+        for id in self.ids() {
             for (core, dial, to) in self.node(id).take_dials() {
                 self.dial(id, core, dial, to);
             }

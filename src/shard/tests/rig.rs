@@ -144,6 +144,8 @@ pub(super) enum Placement {
     Together,
     /// Every node holds the even ones, and takes itself for the only one that holds the odd ones.
     Mixed,
+    /// Each partition is held by three nodes, one after the other.
+    Spread,
 }
 
 /// What node `here` knows of a cluster whose nodes, from 1, have so many cores.
@@ -170,6 +172,7 @@ pub(super) fn view(here: NodeId, boot: u64, cores: &[u16], placement: Placement)
             Placement::Together | Placement::Mixed => {
                 (0..count).map(|i| (partition + i) % count + 1).collect()
             }
+            Placement::Spread => (0..3).map(|i| (partition + i) % count + 1).collect(),
         })
         .collect();
     ClusterView::new(identity, nodes.collect(), placement)
