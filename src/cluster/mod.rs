@@ -174,6 +174,9 @@ pub struct ClusterView {
     /// The other nodes that want to lead nothing, and how often that has changed.
     draining: Mutex<BTreeSet<NodeId>>,
     draining_changes: AtomicU64,
+    /// The nodes whose disks are nearly full, and whether there is any.
+    full: Mutex<BTreeSet<NodeId>>,
+    any_full: AtomicBool,
 }
 
 /// What is behind a lock is whole at any moment: a thread that panicked with it left nothing halfway.
@@ -205,6 +208,8 @@ impl ClusterView {
             drains: AtomicBool::new(false),
             draining: Mutex::default(),
             draining_changes: AtomicU64::new(0),
+            full: Mutex::default(),
+            any_full: AtomicBool::new(false),
         }
     }
 
@@ -424,6 +429,28 @@ impl ClusterView {
         self.draining_changes.load(Ordering::Acquire)
     }
 
+    /// A node, this one too, says whether its disk is nearly full.
+    pub fn note_full(&self, node: NodeId, is_full: bool) {
+        let mut full = locked(&self.full);
+        match is_full {
+            true => full.insert(node),
+            false => full.remove(&node),
+        };
+        self.any_full.store(!full.is_empty(), Ordering::Release);
+    }
+
+    /// Whether a node's disk is nearly full.
+    #[must_use]
+    pub fn is_full(&self, node: NodeId) -> bool {
+        self.any_full() && locked(&self.full).contains(&node)
+    }
+
+    /// Whether any node's disk is.
+    #[must_use]
+    pub fn any_full(&self) -> bool {
+        self.any_full.load(Ordering::Acquire)
+    }
+
     /// How many partitions this node leads, as far as its cores have noted.
     #[must_use]
     pub fn led_here(&self) -> usize {
@@ -554,6 +581,7 @@ impl ClusterView {
             self.seen_changes.fetch_add(1, Ordering::Release);
             // It has forgotten that it was to lead nothing.
             self.note_draining(node, false);
+            self.note_full(node, false);
         }
         if *latest == (boot, start) {
             return Ok(());

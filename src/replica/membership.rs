@@ -100,6 +100,16 @@ impl Membership {
         rest.is_empty().then_some(Self { index, conf })
     }
 
+    /// Whether those of which `is` says so are a quorum, of a joint membership both quorums.
+    #[must_use]
+    pub fn has_quorum(&self, is: impl Fn(u64) -> bool) -> bool {
+        let most = |voters: &[u64]| {
+            let count = voters.iter().filter(|id| is(**id)).count();
+            voters.is_empty() || count > voters.len() / 2
+        };
+        most(&self.conf.voters) && most(&self.conf.voters_outgoing)
+    }
+
     /// Whether `replica` is the only one that votes.
     #[must_use]
     pub fn is_alone(&self, replica: u64) -> bool {

@@ -221,6 +221,28 @@ fn no_two_voters_stand_for_election_at_once() {
 }
 
 #[test]
+fn one_that_was_cut_off_has_moved_nobody_when_it_is_back() {
+    let mut group = Group::new(&[1, 2, 3]);
+    group.ticks(30);
+    let leader = group.leader().unwrap();
+    let term = group.replicas[&leader].term();
+    let away = if leader == 3 { 2 } else { 3 };
+    group.cut = vec![away];
+    group.ticks(20 * ELECTION_TICKS_MAX);
+    // It stood for election again and again, but asked first.
+    assert_eq!(group.replicas[&away].term(), term);
+    group.cut.clear();
+    group.ticks(2 * ELECTION_TICKS_MAX);
+    assert_eq!(group.leader(), Some(leader));
+    assert!(
+        group
+            .replicas
+            .values()
+            .all(|replica| replica.term() == term)
+    );
+}
+
+#[test]
 fn one_alone_serves_as_soon_as_its_vote_and_first_entry_are_durable() {
     let mut group = Group::new(&[1]);
     group.replicas.get_mut(&1).unwrap().campaign();

@@ -17,8 +17,9 @@
 //!
 //! One chunk is under way at a time, so a slow follower holds up nobody, and all that a core sends keeps to
 //! a rate, so that requests find it free. What is lost is sent again after a while, a few times, and what
-//! was taken already is acknowledged again. A core sends and receives a few at a time; what is beyond that
-//! is refused, and raft asks again.
+//! was taken already is acknowledged again. If the follower is not heard of for longer, both sides keep what they
+//! have for a minute, and go on from there when raft asks again. A core sends and receives a few at a time;
+//! what is beyond that is refused, and raft asks again.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -44,10 +45,12 @@ const AT_A_TIME: usize = 2;
 /// How long an answer is waited for before a chunk is sent again, and how often it is.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const TRIES: usize = 5;
-/// How long a view may be held. A partition that takes longer is begun anew.
-const VIEW_MAX: Duration = Duration::from_secs(3600);
-/// How long a receiver waits for the next chunk before it gives its files back.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a view may be held: it keeps what was superseded since on the disk. A copy that stands still ends
+/// long before, so this bounds the largest partition only: 1.3 TiB at 16 MiB a second.
+const VIEW_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long a receiver waits for the next chunk before it gives its files back, and how long a sender keeps
+/// what it broke off: either side alone has no use for it.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// What a follower says of a chunk.
 const BEGIN: u8 = 1;
@@ -61,6 +64,28 @@ pub(super) struct Sending {
     number: u64,
     /// Whoever waits for the answer to this chunk.
     waiting: Option<(u32, Signal<u8>)>,
+}
+
+/// What a snapshot is of.
+struct Content<E: Env> {
+    /// The snapshot's number.
+    number: u64,
+    /// The rows.
+    view: Export<E>,
+    /// The partition's members at the same moment.
+    membership: Vec<u8>,
+    /// The chunk that was acknowledged last, and its last key.
+    sent: u32,
+    after: Vec<u8>,
+}
+
+/// A snapshot whose follower was not heard of for a while.
+pub(super) struct BrokenOff<E: Env> {
+    to: u64,
+    /// The term of the leader that sent it.
+    term: u64,
+    at: Duration,
+    content: Content<E>,
 }
 
 /// A snapshot being received.
@@ -80,7 +105,11 @@ impl<E: Env> Inner<E> {
     /// Streams the partition to a follower, as raft asked by this message.
     pub(super) fn send_snapshot(self: &Rc<Self>, partition: PartitionId, outgoing: Outgoing) {
         let to = outgoing.message.to;
-        let number = self.env.random();
+        let broken_off = self.take_broken_off(partition, &outgoing.message);
+        let number = match &broken_off {
+            Some(content) => content.number,
+            None => self.env.random(),
+        };
         {
             let mut sending = self.sending.borrow_mut();
             let refused = sending.len() >= AT_A_TIME
@@ -101,7 +130,11 @@ impl<E: Env> Inner<E> {
         }
         let this = Rc::clone(self);
         self.env.spawn(TaskClass::Background, async move {
-            let arrived = this.stream(partition, number, outgoing.message).await;
+            let content = broken_off.or_else(|| this.content(partition, number));
+            let arrived = match content {
+                Some(content) => this.stream(partition, content, outgoing.message).await,
+                None => false,
+            };
             this.sending.borrow_mut().retain(|one| one.number != number);
             if arrived {
                 add(&this.counters.snapshots_sent_total, 1);
@@ -111,32 +144,58 @@ impl<E: Env> Inner<E> {
         });
     }
 
-    /// Whether it arrived.
-    async fn stream(&self, partition: PartitionId, number: u64, message: Message) -> bool {
+    /// The partition as it stands. `None` if it cannot be sent now.
+    fn content(&self, partition: PartitionId, number: u64) -> Option<Content<E>> {
+        // The view and the membership are those of one moment: nothing is applied in between.
+        let tree = self.engine.tree();
+        let view = tree.export(partition, self.env.now() + VIEW_MAX);
+        let index = view.of().id.index;
+        let membership = self.with_replica(partition, |replica| {
+            let membership = replica.membership();
+            // A change that the log remembers and the tree has not applied yet: raft asks again.
+            (membership.index <= index).then(|| membership.encode())
+        });
+        Some(Content {
+            number,
+            view,
+            membership: membership??,
+            sent: 0,
+            after: Vec::new(),
+        })
+    }
+
+    /// What this leader has broken off sending to a follower a little while ago.
+    fn take_broken_off(&self, partition: PartitionId, asked: &Message) -> Option<Content<E>> {
+        let now = self.env.now();
+        let mut broken_off = self.broken_off.borrow_mut();
+        broken_off.retain(|one| now - one.at < SILENCE_MAX);
+        let is_it = |one: &BrokenOff<E>| {
+            (one.content.view.of().partition, one.to, one.term) == (partition, asked.to, asked.term)
+        };
+        let at = broken_off.iter().position(is_it)?;
+        Some(broken_off.swap_remove(at).content)
+    }
+
+    /// Whether it arrived. What the follower was sent and has not refused goes on where it was, if raft asks
+    /// again soon.
+    async fn stream(
+        &self,
+        partition: PartitionId,
+        mut content: Content<E>,
+        message: Message,
+    ) -> bool {
         let (from, to) = (message.from, message.to);
         let node = node_of(to);
         let Some(core) = self.core_on(node, partition) else {
             return false;
         };
-        // The view and the membership are those of one moment: nothing is applied in between.
-        let mut view = self
-            .engine
-            .tree()
-            .export(partition, self.env.now() + VIEW_MAX);
-        let mut of = view.of();
+        let mut of = content.view.of();
         if planted::is(Bug::SnapshotOfAnotherMoment) {
             self.env.sleep(Duration::from_millis(300)).await;
             let now = self.with_replica(partition, |replica| replica.applied_id());
             of.id = now.unwrap_or(of.id);
         }
-        let membership = self.with_replica(partition, |replica| {
-            let membership = replica.membership();
-            // A change that the log remembers and the tree has not applied yet: raft asks again.
-            (membership.index <= of.id.index).then(|| membership.encode())
-        });
-        let Some(Some(membership)) = membership else {
-            return false;
-        };
+        let number = content.number;
         let offer = || {
             let message = RaftMessage {
                 kind: message.msg_type as u8,
@@ -148,62 +207,76 @@ impl<E: Env> Inner<E> {
                     index: of.id.index,
                     term: of.id.term,
                     time_ms: of.time_ms,
-                    membership: &membership,
+                    membership: &content.membership,
                 }),
                 ..RaftMessage::default()
             };
             self.peer_send_raft(node, core, partition, &message, [])
         };
-        if self.ask_follower(number, 0, offer).await != Some(BEGIN) {
-            return false;
+        let answer = match self.ask_follower(number, 0, offer).await {
+            Some(BEGIN) => self.stream_rows(&mut content, (from, to), core).await,
+            answer => answer,
+        };
+        if answer.is_none() && content.sent > 0 {
+            let mut broken_off = self.broken_off.borrow_mut();
+            if broken_off.len() < AT_A_TIME {
+                broken_off.push(BrokenOff {
+                    to,
+                    term: message.term,
+                    at: self.env.now(),
+                    content,
+                });
+            }
         }
-        self.stream_rows(&mut view, number, (from, to), core).await
+        answer == Some(TAKEN)
     }
 
+    /// Sends chunk after chunk; the follower's answer to the last one that was sent, `None` if it has not
+    /// answered.
     async fn stream_rows(
         &self,
-        view: &mut Export<E>,
-        number: u64,
+        content: &mut Content<E>,
         (from, to): (u64, u64),
         core: u16,
-    ) -> bool {
-        let partition = view.of().partition;
-        let mut after = Vec::new();
-        for sequence in 1.. {
-            let chunk = match view.chunk(&after).await {
+    ) -> Option<u8> {
+        let partition = content.view.of().partition;
+        loop {
+            let chunk = match content.view.chunk(&content.after).await {
                 Ok(chunk) => chunk,
                 Err(error) => {
                     tracing::warn!(core = self.config.core, partition, %error, "a snapshot ends early");
                     if matches!(error, EngineError::Corrupt { .. }) {
                         self.config.cluster.note_damage(&error.to_string());
                     }
-                    return false;
+                    return Some(REFUSED);
                 }
             };
             self.keep_to_rate(chunk.bytes.len()).await;
+            let sequence = content.sent + 1;
             let item = PeerItem::SnapshotChunk(SnapshotChunk {
                 partition,
                 from,
                 to,
-                snapshot: number,
+                snapshot: content.number,
                 sequence,
                 last: chunk.is_last,
                 bytes: &chunk.bytes,
             });
             let send = || self.peer_send(node_of(to), core, &item);
-            if self.ask_follower(number, sequence, send).await != Some(TAKEN) {
-                return false;
+            let answer = self.ask_follower(content.number, sequence, send).await;
+            if answer != Some(TAKEN) {
+                return answer;
             }
             add(
                 &self.counters.snapshot_sent_bytes_total,
                 chunk.bytes.len() as u64,
             );
             if chunk.is_last {
-                return true;
+                return answer;
             }
-            after = chunk.last_key;
+            content.sent = sequence;
+            content.after = chunk.last_key;
         }
-        false
     }
 
     /// Waits until so many bytes may be sent. All snapshots of a core share its rate; what was not used

@@ -34,7 +34,7 @@ impl<E: Env> Inner<E> {
     /// Once a tick: looks whether this core is to lead nothing, and gives away what it leads.
     pub(super) fn tick_drain(&self) {
         let cluster = &self.config.cluster;
-        if cluster.drains() != self.told_draining.get() {
+        if self.node_state() != self.told_state.get() {
             self.tells_left.set(TELLS);
             self.tell_state();
         }
@@ -77,20 +77,31 @@ impl<E: Env> Inner<E> {
         true
     }
 
-    /// Tells every other node whether this one is to lead nothing, if they might not know, or one of
-    /// them may wait to hear that this one is there before it goes. One core does it for all.
+    /// How this node is.
+    fn node_state(&self) -> NodeState {
+        let cluster = &self.config.cluster;
+        NodeState {
+            drains: cluster.drains(),
+            is_full: cluster.is_full(cluster.here()),
+        }
+    }
+
+    /// Tells every other node whether this one is to lead nothing and whether its disk is nearly full, if they
+    /// might not know, or one of them may wait to hear that this one is there before it goes. One core
+    /// does it for all.
     pub(super) fn tell_state(&self) {
         let cluster = &self.config.cluster;
-        let drains = cluster.drains();
-        self.told_draining.set(drains);
+        let state = self.node_state();
+        self.told_state.set(state);
         let left = self.tells_left.get();
         let mut others = cluster.nodes().iter().map(|node| node.id);
         let is_waited_for = others.any(|node| node != cluster.here() && !cluster.may_lead(node));
-        if self.config.core != 0 || left == 0 && !drains && !is_waited_for {
+        let is_usual = state == NodeState::default();
+        if self.config.core != 0 || left == 0 && is_usual && !is_waited_for {
             return;
         }
         self.tells_left.set(left.saturating_sub(1));
-        let state = PeerItem::NodeState(NodeState { drains });
+        let state = PeerItem::NodeState(state);
         for node in cluster
             .nodes()
             .iter()

@@ -79,11 +79,12 @@ use ringbolt_engine::error::EngineError;
 use ringbolt_engine::row::RowKeyBuf;
 use ringbolt_engine::snapshot::Staged;
 use ringbolt_wire::message::{PartitionId, Token};
+use ringbolt_wire::peer::NodeState;
 
 use crate::cluster::{ClusterView, NodeId};
 use crate::replica::Replica;
 use crate::resp::Options;
-use catch_up::{Receiving, Sending};
+use catch_up::{BrokenOff, Receiving, Sending};
 use consensus::Rounds;
 use counters::Counters;
 use forward::Forwards;
@@ -234,6 +235,7 @@ struct Inner<E: Env> {
     rounds: RefCell<AHashMap<PartitionId, Rounds>>,
     /// Snapshots on their way to followers, those being received, and those to be installed.
     sending: RefCell<Vec<Sending>>,
+    broken_off: RefCell<Vec<BrokenOff<E>>>,
     /// When rows of snapshots may be sent again.
     copy_at: Cell<Duration>,
     /// Reads of the log for followers that are behind.
@@ -276,7 +278,7 @@ struct Inner<E: Env> {
     slow_ticks: Cell<u32>,
     /// How often the other nodes are still to be told that this one drains, or does not any more.
     tells_left: Cell<u32>,
-    told_draining: Cell<bool>,
+    told_state: Cell<NodeState>,
     /// When the cluster map is told again to the nodes that do not hold it.
     next_telling: Cell<Duration>,
     row_key: RefCell<RowKeyBuf>,
@@ -336,6 +338,7 @@ impl<E: Env> Shard<E> {
             uncommitted_bytes_max,
             rounds: RefCell::default(),
             sending: RefCell::default(),
+            broken_off: RefCell::default(),
             copy_at: Cell::default(),
             old_reads: RefCell::default(),
             receiving: RefCell::default(),
@@ -362,7 +365,7 @@ impl<E: Env> Shard<E> {
             map_taken: Cell::new((0, 0)),
             slow_ticks: Cell::new(0),
             tells_left: Cell::new(0),
-            told_draining: Cell::new(false),
+            told_state: Cell::default(),
             next_telling: Cell::new(Duration::ZERO),
             row_key: RefCell::default(),
             inflight_bytes: Cell::new(0),

@@ -110,7 +110,7 @@ impl<E: Env> Inner<E> {
         Err(refusal)
     }
 
-    pub(super) fn check_op(&self, op: &WriteOp<'_>) -> Result<(), Refusal> {
+    pub(super) fn check_op(&self, partition: PartitionId, op: &WriteOp<'_>) -> Result<(), Refusal> {
         let limits = &self.config.limits;
         let key = op.key();
         if key.is_empty() {
@@ -129,6 +129,16 @@ impl<E: Env> Inner<E> {
         if self.space_low.get() || self.engine.tree().is_out_of_space() {
             return Err(no_space());
         }
+        let cluster = &self.config.cluster;
+        if cluster.any_full() {
+            let has_room = |id| !cluster.is_full(node_of(id));
+            let could_store = self.with_replica(partition, |replica| {
+                replica.membership().has_quorum(has_room)
+            });
+            if could_store == Some(false) {
+                return Err(no_space_elsewhere());
+            }
+        }
         if self.engine.tree().pressure().stop {
             return Err(Refusal::retry(
                 ErrorCode::Overloaded,
@@ -139,14 +149,18 @@ impl<E: Env> Inner<E> {
         Ok(())
     }
 
-    pub(super) fn check_batch(&self, ops: &WriteOps<'_>) -> Result<(), Refusal> {
+    pub(super) fn check_batch(
+        &self,
+        partition: PartitionId,
+        ops: &WriteOps<'_>,
+    ) -> Result<(), Refusal> {
         let limit = self.config.limits.batch_ops_max as usize;
         if ops.len() > limit {
             return Err(too_large("the batch's number of writes", ops.len(), limit));
         }
         let mut keys = Vec::with_capacity(ops.len());
         for op in ops.iter() {
-            self.check_op(&op)?;
+            self.check_op(partition, &op)?;
             keys.push(op.key());
         }
         keys.sort_unstable();
@@ -194,6 +208,15 @@ fn no_space() -> Refusal {
         1000,
         "the disk is nearly full: puts are refused, reads and deletes go on; writes resume by \
          themselves once there is room",
+    )
+}
+
+fn no_space_elsewhere() -> Refusal {
+    Refusal::retry(
+        ErrorCode::NoSpace,
+        1000,
+        "the disks of most nodes that hold the partition are nearly full: puts are refused, reads and \
+         deletes go on; writes resume by themselves once there is room",
     )
 }
 

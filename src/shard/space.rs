@@ -1,4 +1,7 @@
 //! Watches the free space, so that puts are refused before the disk is full.
+//!
+//! A node tells the others that its disk is nearly full ([`super::drain`]). A leader refuses puts where most
+//! voters have said so, too: it could have them stored by no quorum.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,7 +29,12 @@ impl<E: Env> Inner<E> {
                     } else {
                         reserve
                     };
-                    inner.space_low.set(free < enough);
+                    let is_low = free < enough;
+                    inner.space_low.set(is_low);
+                    if inner.config.core == 0 {
+                        let cluster = &inner.config.cluster;
+                        cluster.note_full(cluster.here(), is_low);
+                    }
                 }
                 drop(inner);
                 env.sleep(EVERY).await;

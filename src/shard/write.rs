@@ -102,7 +102,7 @@ impl<E: Env> Inner<E> {
         if self.answer_repeat(origin, partition, options) {
             return true;
         }
-        if let Err(refusal) = self.check_op(op) {
+        if let Err(refusal) = self.check_op(partition, op) {
             self.refuse(&origin, &refusal);
             return true;
         }
@@ -199,7 +199,7 @@ impl<E: Env> Inner<E> {
         if self.answer_repeat(origin, partition, options) {
             return;
         }
-        if let Err(refusal) = self.check_batch(ops) {
+        if let Err(refusal) = self.check_batch(partition, ops) {
             return self.refuse(&origin, &refusal);
         }
         let mut arena = Vec::new();

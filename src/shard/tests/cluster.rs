@@ -251,6 +251,53 @@ fn what_a_leader_lost_does_not_hold_up_what_it_is_asked_when_it_leads_again() {
 }
 
 #[test]
+fn puts_are_refused_where_most_disks_are_nearly_full() {
+    with_cluster(8, &[1, 2, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        let leader = leader_of(&network, b"k");
+        let rig = network.node(leader);
+        let conn = rig.connect(0, None).await;
+        done(&rig, conn, &plain(b"k", b"v")).await;
+        let others: Vec<u32> = (1..=3).filter(|&node| node != leader).collect();
+        // What the node finds out by itself twice a second: until then the others hear this.
+        let fill = |nodes: &[u32]| {
+            for &node in nodes {
+                let shard = &network.node(node).shards[0].0;
+                shard.config.cluster.note_full(node, true);
+            }
+        };
+        let delete = super::write(WriteOp::Delete {
+            key: b"gone",
+            condition: Condition::None,
+        });
+        let put = plain(b"k", b"v");
+        let mut refused = 0;
+        for _ in 0..20 {
+            network.env.sleep(SECOND).await;
+            fill(&others[..1]);
+            network.env.sleep(SECOND / 8).await;
+            done(&rig, conn, &put).await;
+            network.env.sleep(SECOND).await;
+            fill(&others);
+            network.env.sleep(SECOND / 8).await;
+            let code = rig.call(conn, &put, |reply| match reply {
+                Response::Error(ErrorReply { code, .. }) => Some(code),
+                _ => None,
+            });
+            let code = code.await;
+            assert!(matches!(code, None | Some(ErrorCode::NoSpace)), "{code:?}");
+            refused += u32::from(code.is_some());
+            done(&rig, conn, &delete).await;
+            assert!(value(&rig, conn, b"k").await.is_some());
+        }
+        assert!(refused > 5, "{refused}");
+        // It goes on by itself.
+        network.env.sleep(SECOND).await;
+        done(&rig, conn, &put).await;
+    });
+}
+
+#[test]
 fn a_session_reads_its_own_writes_on_every_node() {
     with_cluster(3, &[1, 1, 1], |network| async move {
         led(&network, &[1, 2, 3]).await;
@@ -381,9 +428,8 @@ fn caught_up_by(network: &Network, behind: u32) -> (u64, u64) {
     )
 }
 
-/// Cuts a follower of `{t}` off, writes `count` values of 4 KiB, and lets it catch up; it and the
-/// leader, and how long that took.
-async fn fall_behind(network: &Network, count: u32) -> (u32, u32, Duration) {
+/// Cuts a follower of `{t}` off and writes `count` values of 4 KiB; the leader, and the follower.
+async fn cut_off_and_write(network: &Network, count: u32) -> (u32, u32) {
     led(network, &[1, 2, 3]).await;
     let leader = leader_of(network, b"{t}");
     let behind = if leader == 3 { 2 } else { 3 };
@@ -396,6 +442,12 @@ async fn fall_behind(network: &Network, count: u32) -> (u32, u32, Duration) {
         let key = format!("{{t}}{}", i % 100);
         done(&rig, conn, &plain(key.as_bytes(), &[7; 4096])).await;
     }
+    (leader, behind)
+}
+
+/// The same, and lets it catch up; also how long that took.
+async fn fall_behind(network: &Network, count: u32) -> (u32, u32, Duration) {
+    let (leader, behind) = cut_off_and_write(network, count).await;
     network.heal();
     let healed = network.env.now();
     for _ in 0..20_000 {
@@ -479,6 +531,45 @@ fn a_snapshot_keeps_to_its_rate() {
             assert!(took > Duration::from_secs(3), "{took:?}");
         },
     );
+}
+
+#[test]
+fn a_snapshot_goes_on_where_it_was_broken_off() {
+    let limits = ShardLimits {
+        copy_bytes_per_s: 150 << 10,
+        ..limits()
+    };
+    let placement = Placement::Together;
+    with_placement(6, &[1, 1, 1], limits, placement, |network| async move {
+        let (leader, behind) = cut_off_and_write(&network, 700).await;
+        network.heal();
+        let sent = || {
+            let counters = &network.node(leader).shards[0].0.counters;
+            counters.snapshot_sent_bytes_total.get()
+        };
+        // 100 rows of 4 KiB, and some more of other partitions.
+        while sent() < 200 << 10 {
+            network.env.sleep(SECOND / 10).await;
+        }
+        assert_eq!(caught_up_by(&network, behind).0, 0);
+        network.sever(leader, behind);
+        // Longer than a chunk is sent again.
+        network.env.sleep(11 * SECOND).await;
+        network.heal();
+        let wanted = applied(&network, leader, b"{t}");
+        for _ in 0..100 {
+            network.env.sleep(SECOND / 10).await;
+            if applied(&network, behind, b"{t}") >= wanted {
+                break;
+            }
+        }
+        assert!(
+            applied(&network, behind, b"{t}") >= wanted,
+            "{} bytes were sent",
+            sent()
+        );
+        assert!(sent() < 500 << 10, "{} bytes were sent", sent());
+    });
 }
 
 #[test]

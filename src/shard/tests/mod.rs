@@ -230,6 +230,37 @@ fn records_expire_for_every_reader_alike() {
 }
 
 #[test]
+fn what_comes_in_one_turn_is_one_proposal_of_each_partition() {
+    with_node(9, 1, limits(), |rig| async move {
+        let conn = rig.connect(0, None).await;
+        done(&rig, conn, &put(b"{a}", b"v", Ttl::Never, Condition::None)).await;
+        let counters = &rig.shards[0].0.counters;
+        let counts = || {
+            (
+                counters.proposals_total.get(),
+                counters.proposal_batches_total.get(),
+            )
+        };
+        let before = counts();
+        let mut frames = Vec::new();
+        for n in 0..30 {
+            // Three partitions in turns.
+            let key = format!("{{{}}}{n}", n % 3);
+            let put = put(key.as_bytes(), b"v", Ttl::Never, Condition::None);
+            put.encode(n, 0, &mut frames).unwrap();
+        }
+        rig.send(conn, &frames);
+        for _ in 0..30 {
+            rig.reply(conn, |reply| {
+                assert!(matches!(reply, Response::Written { .. }))
+            })
+            .await;
+        }
+        assert_eq!(counts(), (before.0 + 30, before.1 + 3));
+    });
+}
+
+#[test]
 fn that_a_record_has_expired_is_told_only_once_it_has_for_everybody() {
     with_node(8, 1, limits(), |rig| async move {
         let conn = rig.connect(0, None).await;

@@ -10,6 +10,9 @@ use ringbolt_client::{Batch, Error, Meta, ReadLevel, ReadOptions, Record, Token,
 use ringbolt_engine::env::sim::Rng;
 use ringbolt_sim::cluster::history::{Call, Cell, Change, Guard, KeyId, NEVER, Operation, Outcome};
 use ringbolt_sim::cluster::workload::{self, Keys, Plan};
+use ringbolt_wire::partition_of;
+
+use super::PARTITIONS;
 
 /// How long one call may take.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -123,6 +126,23 @@ impl<'a> Session<'a> {
         });
     }
 
+    /// What the client has seen of each key's partition: a session does not keep that it saw nothing yet.
+    fn seen(&self, client: &Client, keys: &[KeyId]) -> Vec<Token> {
+        let mut tokens = client.tokens();
+        for &key in keys {
+            let partition = partition_of(self.keys.name(key), PARTITIONS);
+            if tokens.iter().all(|token| token.partition != partition) {
+                let (term, index) = (0, 0);
+                tokens.push(Token {
+                    partition,
+                    term,
+                    index,
+                });
+            }
+        }
+        tokens
+    }
+
     fn get(&self, client: &Client, keys: &[KeyId], read: &ReadOptions) -> Outcome {
         let names = keys.iter().map(|&key| self.keys.name(key));
         let found = match keys {
@@ -133,7 +153,7 @@ impl<'a> Session<'a> {
         };
         match found {
             Ok(records) => Outcome::Seen {
-                tokens: client.tokens(),
+                tokens: self.seen(client, keys),
                 cells: keys
                     .iter()
                     .zip(records)
@@ -159,7 +179,7 @@ impl<'a> Session<'a> {
                     .collect();
                 let keys = self.keys.with_prefix(prefix);
                 Outcome::Seen {
-                    tokens: client.tokens(),
+                    tokens: self.seen(client, &keys),
                     cells: keys.iter().map(|key| found.get(key).copied()).collect(),
                 }
             }

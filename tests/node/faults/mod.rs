@@ -25,6 +25,8 @@ use ringbolt_sim::cluster::workload::Keys;
 use crate::support::{Server, free_addresses};
 use proxy::{Network, Weather};
 
+/// As many as a cluster makes unless it is told otherwise.
+const PARTITIONS: u16 = 128;
 /// Clients, each with one request at a time.
 const CLIENTS: usize = 6;
 /// How long a cluster may take to be whole. Generous: it fails a hang, not a slow machine.
@@ -147,7 +149,7 @@ const FAULTS: [Fault; 7] = [
 /// Nodes that a fault befalls: one, as often the leader of the first key as any, or a whole minority.
 fn victims(cluster: &Cluster, keys: &Keys, rng: &mut Rng) -> Vec<usize> {
     let nodes = cluster.servers.len();
-    let partition = keys.partitions(128)[0];
+    let partition = keys.partitions(PARTITIONS)[0];
     let first = match rng.one_in(2) {
         true => cluster.leader(partition).unwrap_or(0),
         false => rng.index(nodes),
@@ -260,7 +262,7 @@ fn what_clients_saw_holds_whatever_befell_the_nodes() {
     over.store(true, Ordering::Relaxed);
     let mut history = History {
         operations: Vec::new(),
-        partitions: keys.partitions(128),
+        partitions: keys.partitions(PARTITIONS),
         groups: (0..keys.len() as u16).map(|key| keys.group(key)).collect(),
     };
     for client in clients {

@@ -65,11 +65,17 @@ pub struct SnapshotAck {
     pub outcome: u8,
 }
 
+/// The flags of a node's state.
+const DRAINS: u8 = 1;
+const IS_FULL: u8 = 2;
+
 /// How a node is, told to the others from time to time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NodeState {
     /// Whether it gives away what it leads, and wants to lead nothing.
     pub drains: bool,
+    /// Whether its disk is nearly full, so that it had better be given nothing more to store.
+    pub is_full: bool,
 }
 
 /// What one replica of an idle partition says to another about sleep: see [`Sleep`].
@@ -274,16 +280,16 @@ fn read<'a>(rest: &mut Reader<'a>) -> Result<Option<PeerItem<'a>>, WireError> {
             sequence: body.u32()?,
             outcome: body.u8()?,
         }),
-        NODE_STATE => PeerItem::NodeState(NodeState {
-            drains: match body.u8()? {
-                0 => false,
-                1 => true,
-                _ => {
-                    return Err(WireError::Malformed {
-                        what: "whether a node drains is neither 0 nor 1",
-                    });
-                }
+        NODE_STATE => PeerItem::NodeState(match body.u8()? {
+            flags @ 0..=3 => NodeState {
+                drains: flags & DRAINS != 0,
+                is_full: flags & IS_FULL != 0,
             },
+            _ => {
+                return Err(WireError::Malformed {
+                    what: "a node's state has unknown flags",
+                });
+            }
         }),
         MAP => PeerItem::Map {
             version: body.u64()?,
@@ -413,7 +419,8 @@ impl PeerItem<'_> {
                 Ok(())
             }),
             PeerItem::NodeState(state) => append(out, NODE_STATE, |out| {
-                out.push(u8::from(state.drains));
+                let drains = if state.drains { DRAINS } else { 0 };
+                out.push(drains | if state.is_full { IS_FULL } else { 0 });
                 Ok(())
             }),
             PeerItem::Map { version, bytes } => append(out, MAP, |out| {

@@ -138,7 +138,10 @@ fn zeros_are_refused_on_both_sides() {
 
 #[test]
 fn an_unknown_tag_is_passed_over_and_what_follows_is_read() {
-    let state = PeerItem::NodeState(NodeState { drains: true });
+    let state = PeerItem::NodeState(NodeState {
+        drains: true,
+        is_full: false,
+    });
     let bytes = batch(|out| {
         out.extend_from_slice(&[200, 3, 0, 0, 0, 1, 2, 3]);
         state.encode(out).unwrap();
@@ -386,7 +389,7 @@ proptest! {
             PeerItem::SnapshotAck(SnapshotAck {
                 partition, from, to, snapshot, sequence, outcome,
             }),
-            PeerItem::NodeState(NodeState { drains: cores % 2 == 0 }),
+            PeerItem::NodeState(NodeState { drains: cores % 2 == 0, is_full: cores % 3 == 0 }),
             PeerItem::Map { version: id, bytes: &frame },
             PeerItem::Sleep(Sleep {
                 partition, from, to, term: id, index: snapshot,
