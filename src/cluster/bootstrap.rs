@@ -302,9 +302,9 @@ fn join(own: &Introduction, member: &str, map: ClusterMap) -> Result<Decision, S
     Ok(Decision::Claim(cluster))
 }
 
-/// Whether a node that belongs to `cluster` may start, by what its peers answered. It may not if there is
-/// something wrong with each that did: another name, another cluster, a clock far off. Where only some do
-/// not fit they are at fault, and whoever is well goes on.
+/// Whether a node that belongs to `cluster` may start, by what its peers answered. It may not if most of the
+/// nodes say what does not fit: another name, another cluster, a clock far off. Fewer may be at fault
+/// themselves, and must not keep the others from being a quorum: they come back as a warning.
 ///
 /// # Errors
 /// What is wrong, in words.
@@ -312,8 +312,8 @@ pub fn check_member(
     own: &Introduction,
     cluster: ClusterId,
     answers: &BTreeMap<String, Answer>,
-) -> Result<(), String> {
-    let mut wrong = None;
+) -> Result<Option<String>, String> {
+    let mut wrong = Vec::new();
     for peer in &own.peers {
         let Some(Answer::Member(member)) = answers.get(&peer.name) else {
             continue;
@@ -321,12 +321,13 @@ pub fn check_member(
         let fits = check_name(peer, &member.name)
             .and_then(|()| check_cluster(peer, cluster, &member.map))
             .and_then(|()| check_clock(peer, own.wall_ms, member.wall_ms));
-        match fits {
-            Ok(()) => return Ok(()),
-            Err(words) => wrong = wrong.or(Some(words)),
-        }
+        wrong.extend(fits.err());
     }
-    wrong.map_or(Ok(()), Err)
+    let most = wrong.len() > own.peers.len() / 2;
+    match wrong.into_iter().next() {
+        Some(words) if most => Err(words),
+        words => Ok(words),
+    }
 }
 
 fn check_cluster(peer: &Peer, own: ClusterId, map: &[u8]) -> Result<(), String> {

@@ -174,10 +174,14 @@ pub struct ClusterView {
     /// The other nodes that want to lead nothing, and how often that has changed.
     draining: Mutex<BTreeSet<NodeId>>,
     draining_changes: AtomicU64,
-    /// The nodes whose disks are nearly full, and whether there is any.
-    full: Mutex<BTreeSet<NodeId>>,
+    /// The nodes whose disks are nearly full and when each said so last, and whether there is any.
+    full: Mutex<BTreeMap<NodeId, Duration>>,
     any_full: AtomicBool,
 }
+
+/// How long it counts that a node's disk is nearly full: it says so twice a second, and may not be heard when it
+/// is so no more.
+const FULL_FOR: Duration = Duration::from_secs(5);
 
 /// What is behind a lock is whole at any moment: a thread that panicked with it left nothing halfway.
 fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -430,19 +434,21 @@ impl ClusterView {
     }
 
     /// A node, this one too, says whether its disk is nearly full.
-    pub fn note_full(&self, node: NodeId, is_full: bool) {
+    pub fn note_full(&self, node: NodeId, is_full: bool, now: Duration) {
         let mut full = locked(&self.full);
         match is_full {
-            true => full.insert(node),
+            true => full.insert(node, now),
             false => full.remove(&node),
         };
+        full.retain(|_, said| now.saturating_sub(*said) < FULL_FOR);
         self.any_full.store(!full.is_empty(), Ordering::Release);
     }
 
-    /// Whether a node's disk is nearly full.
+    /// Whether a node's disk is nearly full, by what it said lately.
     #[must_use]
-    pub fn is_full(&self, node: NodeId) -> bool {
-        self.any_full() && locked(&self.full).contains(&node)
+    pub fn is_full(&self, node: NodeId, now: Duration) -> bool {
+        let said = locked(&self.full).get(&node).copied();
+        said.is_some_and(|said| now.saturating_sub(said) < FULL_FOR)
     }
 
     /// Whether any node's disk is.
@@ -581,7 +587,7 @@ impl ClusterView {
             self.seen_changes.fetch_add(1, Ordering::Release);
             // It has forgotten that it was to lead nothing.
             self.note_draining(node, false);
-            self.note_full(node, false);
+            locked(&self.full).remove(&node);
         }
         if *latest == (boot, start) {
             return Ok(());

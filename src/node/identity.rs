@@ -76,7 +76,11 @@ fn check_place(own: &Introduction, map: &ClusterMap) -> Result<(), StartError> {
         wall_ms: round.wall_ms,
         ..own.clone()
     };
-    bootstrap::check_member(&own, map.cluster(), &round.answers).map_err(StartError::Cluster)
+    let checked = bootstrap::check_member(&own, map.cluster(), &round.answers);
+    if let Some(words) = checked.map_err(StartError::Cluster)? {
+        tracing::warn!("{words}");
+    }
+    Ok(())
 }
 
 /// Why the data of a node of several must not be used any more, as far as its folder tells. Of a node

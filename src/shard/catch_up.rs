@@ -105,29 +105,26 @@ impl<E: Env> Inner<E> {
     /// Streams the partition to a follower, as raft asked by this message.
     pub(super) fn send_snapshot(self: &Rc<Self>, partition: PartitionId, outgoing: Outgoing) {
         let to = outgoing.message.to;
+        let refused = {
+            let sending = self.sending.borrow();
+            let is_it = |one: &Sending| one.partition == partition && one.to == to;
+            sending.len() >= AT_A_TIME || sending.iter().any(is_it)
+        };
+        if refused {
+            self.with_replica(partition, |replica| replica.snapshot_sent(to, false));
+            return;
+        }
         let broken_off = self.take_broken_off(partition, &outgoing.message);
         let number = match &broken_off {
             Some(content) => content.number,
             None => self.env.random(),
         };
-        {
-            let mut sending = self.sending.borrow_mut();
-            let refused = sending.len() >= AT_A_TIME
-                || sending
-                    .iter()
-                    .any(|one| one.partition == partition && one.to == to);
-            if refused {
-                drop(sending);
-                self.with_replica(partition, |replica| replica.snapshot_sent(to, false));
-                return;
-            }
-            sending.push(Sending {
-                partition,
-                to,
-                number,
-                waiting: None,
-            });
-        }
+        self.sending.borrow_mut().push(Sending {
+            partition,
+            to,
+            number,
+            waiting: None,
+        });
         let this = Rc::clone(self);
         self.env.spawn(TaskClass::Background, async move {
             let content = broken_off.or_else(|| this.content(partition, number));
@@ -164,11 +161,22 @@ impl<E: Env> Inner<E> {
         })
     }
 
+    /// Lets go of what was broken off too long ago, or in another term: it keeps superseded rows on the disk.
+    pub(super) fn sweep_broken_off(&self) {
+        let now = self.clock.get().now;
+        let term_of = |one: &BrokenOff<E>| {
+            let partition = one.content.view.of().partition;
+            self.with_replica(partition, |replica| replica.term())
+        };
+        self.broken_off.borrow_mut().retain(|one| {
+            now.saturating_sub(one.at) < SILENCE_MAX && term_of(one) == Some(one.term)
+        });
+    }
+
     /// What this leader has broken off sending to a follower a little while ago.
     fn take_broken_off(&self, partition: PartitionId, asked: &Message) -> Option<Content<E>> {
-        let now = self.env.now();
+        self.sweep_broken_off();
         let mut broken_off = self.broken_off.borrow_mut();
-        broken_off.retain(|one| now - one.at < SILENCE_MAX);
         let is_it = |one: &BrokenOff<E>| {
             (one.content.view.of().partition, one.to, one.term) == (partition, asked.to, asked.term)
         };
@@ -428,11 +436,14 @@ impl<E: Env> Inner<E> {
             }
             match one.stage.take() {
                 Some(stage) if chunk.sequence == one.taken + 1 => stage,
-                // A task is at work on this very chunk, and will answer.
-                stage => {
-                    one.stage = stage;
-                    return;
+                // The rows before it are gone, with an earlier start of this node or by age.
+                Some(stage) => {
+                    one.stage = Some(stage);
+                    drop(receiving);
+                    return answer(REFUSED);
                 }
+                // A task is at work on this very chunk, and will answer.
+                None => return,
             }
         };
         let this = Rc::clone(self);

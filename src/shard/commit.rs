@@ -17,6 +17,7 @@ use ringbolt_wire::codec;
 use ringbolt_wire::message::{Ack, ErrorCode, Token};
 
 use super::counters::add;
+use super::forward::is_write;
 use super::mail::{Origin, Ticket};
 use super::pending::{Outcome, Pending};
 use super::reply::token;
@@ -420,7 +421,8 @@ impl<E: Env> Inner<E> {
             waiting.origin.trace.mark(Wait::Apply, now_us);
             let behind =
                 |(partition, index): &&(PartitionId, u64)| self.applied(*partition).index < *index;
-            let Some((partition, index)) = waiting.wanted.iter().find(behind) else {
+            let behind = waiting.wanted.iter().find(behind);
+            let Some((partition, index)) = behind.filter(|_| !is_write(&waiting.frame)) else {
                 self.too_late(&waiting.origin);
                 continue;
             };

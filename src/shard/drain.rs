@@ -82,7 +82,7 @@ impl<E: Env> Inner<E> {
         let cluster = &self.config.cluster;
         NodeState {
             drains: cluster.drains(),
-            is_full: cluster.is_full(cluster.here()),
+            is_full: self.space_low.get(),
         }
     }
 

@@ -182,6 +182,11 @@ impl Does {
     }
 }
 
+/// Whether a frame, which was opened before, asks for a change.
+pub(super) fn is_write(frame: &[u8]) -> bool {
+    Does::of(frame) != Does::Read
+}
+
 /// Whether a refusal says that another node may serve what was asked, and that nothing was done.
 pub(super) fn is_elsewhere(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::NotLeader | ErrorCode::Unavailable)
@@ -445,6 +450,10 @@ impl<E: Env> Inner<E> {
         let expired = self.forwards.borrow_mut().expired(self.clock.get().now);
         for mut late in expired {
             late.origin.trace.mark(Wait::Forward, self.clock.get().us);
+            // Of one on a single partition that one is known, and is all that is doubted.
+            if late.kept.is_none() {
+                self.config.cluster.note_silent(late.to.node);
+            }
             self.forward_ended(late, ErrorCode::DeadlineExceeded);
         }
     }
@@ -455,6 +464,9 @@ impl<E: Env> Inner<E> {
             .forwards
             .borrow_mut()
             .extract(|waiting| waiting.to == to);
+        if !lost.is_empty() {
+            self.config.cluster.note_silent(to.node);
+        }
         for mut lost in lost {
             // Nothing was sent yet: a write was not done.
             lost.is_write &= was_open;
@@ -465,7 +477,6 @@ impl<E: Env> Inner<E> {
 
     /// There will be no answer: a write that was sent is in doubt.
     fn forward_ended(&self, ended: Forwarded, code: ErrorCode) {
-        self.config.cluster.note_silent(ended.to.node);
         let refusal = if ended.is_write {
             let message = "the node that leads the partition has not answered: the write may or \
                            may not be done; read the key to find out";

@@ -454,7 +454,8 @@ impl<E: Env> Inner<E> {
             PeerItem::Pulse(pulse) => self.pulse_received(from.node, &pulse),
             PeerItem::NodeState(state) => {
                 self.config.cluster.note_draining(from.node, state.drains);
-                self.config.cluster.note_full(from.node, state.is_full);
+                let now = self.clock.get().now;
+                self.config.cluster.note_full(from.node, state.is_full, now);
             }
             // What a node says in another's name.
             PeerItem::SnapshotChunk(_) | PeerItem::SnapshotAck(_) | PeerItem::Sleep(_) => {

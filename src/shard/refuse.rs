@@ -131,7 +131,8 @@ impl<E: Env> Inner<E> {
         }
         let cluster = &self.config.cluster;
         if cluster.any_full() {
-            let has_room = |id| !cluster.is_full(node_of(id));
+            let now = self.clock.get().now;
+            let has_room = |id| !cluster.is_full(node_of(id), now);
             let could_store = self.with_replica(partition, |replica| {
                 replica.membership().has_quorum(has_room)
             });

@@ -33,7 +33,7 @@ impl<E: Env> Inner<E> {
                     inner.space_low.set(is_low);
                     if inner.config.core == 0 {
                         let cluster = &inner.config.cluster;
-                        cluster.note_full(cluster.here(), is_low);
+                        cluster.note_full(cluster.here(), is_low, env.now());
                     }
                 }
                 drop(inner);

@@ -260,6 +260,7 @@ impl<E: Env> Inner<E> {
 
     /// Cuts off connections that do not read, do not speak, or do not finish.
     fn sweep(&self) {
+        self.sweep_broken_off();
         let keys = self.sessions.borrow().keys();
         let now = self.clock.get().now;
         for key in keys {

@@ -548,7 +548,10 @@ fn nodes_talk_as_documented() {
         outcome: 0,
     });
     check("snapshot-chunk", &[chunk, ack], &[]);
-    let state = PeerItem::NodeState(NodeState { drains: true });
+    let state = PeerItem::NodeState(NodeState {
+        drains: true,
+        is_full: false,
+    });
     let map = PeerItem::Map {
         version: 3,
         bytes: b"map",

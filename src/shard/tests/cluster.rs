@@ -263,7 +263,7 @@ fn puts_are_refused_where_most_disks_are_nearly_full() {
         let fill = |nodes: &[u32]| {
             for &node in nodes {
                 let shard = &network.node(node).shards[0].0;
-                shard.config.cluster.note_full(node, true);
+                shard.space_low.set(true);
             }
         };
         let delete = super::write(WriteOp::Delete {
@@ -533,26 +533,32 @@ fn a_snapshot_keeps_to_its_rate() {
     );
 }
 
-#[test]
-fn a_snapshot_goes_on_where_it_was_broken_off() {
+/// Breaks a copy of some 410 KiB off in the middle; how many bytes were sent in all once it has arrived.
+fn broken_off(meanwhile: impl Fn(&Rig) + 'static, check: impl Fn(u64) + 'static) {
     let limits = ShardLimits {
         copy_bytes_per_s: 150 << 10,
         ..limits()
     };
     let placement = Placement::Together;
     with_placement(6, &[1, 1, 1], limits, placement, |network| async move {
+        // Until whoever should lead does.
+        led(&network, &[1, 2, 3]).await;
+        network.env.sleep(10 * SECOND).await;
         let (leader, behind) = cut_off_and_write(&network, 700).await;
         network.heal();
         let sent = || {
-            let counters = &network.node(leader).shards[0].0.counters;
-            counters.snapshot_sent_bytes_total.get()
+            let of = |node| {
+                let counters = &network.node(node).shards[0].0.counters;
+                counters.snapshot_sent_bytes_total.get()
+            };
+            (1..=3).map(of).sum::<u64>()
         };
-        // 100 rows of 4 KiB, and some more of other partitions.
         while sent() < 200 << 10 {
             network.env.sleep(SECOND / 10).await;
         }
         assert_eq!(caught_up_by(&network, behind).0, 0);
         network.sever(leader, behind);
+        meanwhile(&network.node(behind));
         // Longer than a chunk is sent again.
         network.env.sleep(11 * SECOND).await;
         network.heal();
@@ -563,13 +569,28 @@ fn a_snapshot_goes_on_where_it_was_broken_off() {
                 break;
             }
         }
+        let now = applied(&network, behind, b"{t}");
         assert!(
-            applied(&network, behind, b"{t}") >= wanted,
-            "{} bytes were sent",
+            now >= wanted,
+            "{now} of {wanted}, {} bytes were sent",
             sent()
         );
-        assert!(sent() < 500 << 10, "{} bytes were sent", sent());
+        assert_eq!(leader_of(&network, b"{t}"), leader);
+        check(sent());
     });
+}
+
+#[test]
+fn a_snapshot_goes_on_where_it_was_broken_off() {
+    let check = |sent| assert!(sent < 500 << 10, "{sent} bytes were sent");
+    broken_off(|_| {}, check);
+}
+
+#[test]
+fn a_snapshot_is_begun_anew_where_the_follower_has_forgotten_its_beginning() {
+    let forget = |behind: &Rig| behind.shards[0].0.receiving.borrow_mut().clear();
+    let check = |sent| assert!(sent > 500 << 10, "{sent} bytes were sent");
+    broken_off(forget, check);
 }
 
 #[test]

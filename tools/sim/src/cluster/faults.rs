@@ -331,8 +331,9 @@ impl Faults {
             Theme::Usurped => 1_500,
             Theme::Deposed => 2_500,
             Theme::Hung => 7_000,
-            // Never another one before all that the last one did is over.
-            Theme::Orphaned => 16_000,
+            // Never another one before all that the last one did is over: of a node that lost power the others'
+            // connections end up to 10 s later.
+            Theme::Orphaned => 50_000,
         } * MILLI;
         Self {
             ended: calm && theme == Theme::Mixed || kinds.is_empty(),

@@ -109,10 +109,16 @@ impl World {
             .collect();
         let all = 0..self.partitions;
         match all.into_iter().find(|partition| !led.contains(partition)) {
-            Some(partition) => Err(format!(
-                "nobody leads partition {partition}, long after node {} died",
-                without + 1
-            )),
+            Some(partition) => {
+                let states = self.nodes.iter().flat_map(Node::replicas);
+                let states: Vec<_> = states
+                    .filter(|state| state.partition == partition)
+                    .collect();
+                Err(format!(
+                    "nobody leads partition {partition}, long after node {} died: {states:?}",
+                    without + 1
+                ))
+            }
             None => Ok(()),
         }
     }
