@@ -1,7 +1,8 @@
 //! The cluster as one node knows it: who it is, who the others are, and who of them has spoken.
 //!
 //! One [`ClusterView`] a node, shared by its cores. Which nodes there are and where partitions lie is
-//! fixed while the node runs; what changes is behind locks that no request takes, or is a hint:
+//! fixed while the node runs; what changes is behind locks that no request takes (but for puts while some
+//! node's disk is nearly full), or is a hint:
 //!
 //! - who of the others has spoken, noted when a node says hello and from time to time;
 //! - who leads which partition, noted by the core that has the replica, or by whoever was told so by
@@ -10,6 +11,7 @@
 //!   data ([`crate::shard`] keeps it, replicated, in the home partition);
 //! - nodes that ask to be taken in again, until the map's leader looks;
 //! - which nodes are to lead nothing;
+//! - whose disks are nearly full;
 //! - whether this node's own data has been outlived by a newer life of it.
 //!
 //! - [`ring`]: where partitions should be: a pure function of the nodes.
@@ -36,6 +38,10 @@ use map::{ClusterMap, MapError, NodeFacts, NodeState};
 pub type NodeId = u32;
 /// A cluster's number, never 0.
 pub type ClusterId = u64;
+
+/// How long it counts that a node's disk is nearly full: it says so twice a second, and may not be heard when it
+/// is so no more.
+const FULL_FOR: Duration = Duration::from_secs(5);
 
 /// Who a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,10 +184,6 @@ pub struct ClusterView {
     full: Mutex<BTreeMap<NodeId, Duration>>,
     any_full: AtomicBool,
 }
-
-/// How long it counts that a node's disk is nearly full: it says so twice a second, and may not be heard when it
-/// is so no more.
-const FULL_FOR: Duration = Duration::from_secs(5);
 
 /// What is behind a lock is whole at any moment: a thread that panicked with it left nothing halfway.
 fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,6 +1,7 @@
 //! The request path over the simulated environment.
 
 mod carry;
+mod catch_up;
 mod cluster;
 mod gateway;
 mod network;
