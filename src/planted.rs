@@ -21,6 +21,9 @@ ringbolt_engine::planted_bugs! {
     LeaseRemembered,
     /// The lease is checked by the clock of the turn's beginning.
     LeaseByOldClock,
+    /// A new leader takes all that older ones left in its log as committed, before an entry of its own term
+    /// is.
+    CommitsOfOldTerms,
     /// A leader serves before an entry of its own term is applied.
     ServesTooEarly,
     /// Any replica serves linearizable reads.

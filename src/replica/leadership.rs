@@ -104,7 +104,7 @@ impl Replica {
     }
 
     pub(super) fn role_changed(&mut self) {
-        let raft = &self.raft.raft;
+        let raft = &mut self.raft.raft;
         if raft.leader_id != 0 && raft.leader_id != self.leader {
             self.elections += 1;
         }
@@ -117,6 +117,10 @@ impl Replica {
                 index: raft.raft_log.last_index(),
             });
             self.lease.drop_all();
+            if planted::is(Bug::CommitsOfOldTerms) {
+                let last = raft.raft_log.last_index();
+                raft.raft_log.commit_to(last - 1);
+            }
         }
         if !leads {
             self.opening = None;

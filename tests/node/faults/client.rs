@@ -236,7 +236,9 @@ impl<'a> Session<'a> {
                 numbers.resize(changes.len(), None);
                 Outcome::Written { token, numbers }
             }
-            Err(Error::ConditionFailed { .. }) => Outcome::GuardFailed,
+            Err(Error::ConditionFailed { version }) => Outcome::GuardFailed {
+                version: version.unwrap_or(0),
+            },
             Err(Error::InDoubt(_)) => Outcome::InDoubt,
             Err(error) => failed(&error),
         }

@@ -306,7 +306,7 @@ impl Tally {
             let reads = matches!(operation.call, Call::Read { .. });
             *match operation.outcome {
                 Outcome::Written { .. } => &mut tally.written,
-                Outcome::GuardFailed => &mut tally.refused,
+                Outcome::GuardFailed { .. } => &mut tally.refused,
                 Outcome::InDoubt => &mut tally.in_doubt,
                 Outcome::Seen { .. } => &mut tally.seen,
                 Outcome::Failed => &mut tally.failed,

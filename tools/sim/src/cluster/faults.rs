@@ -3,6 +3,8 @@
 
 mod strokes;
 
+pub(super) use strokes::cut_between;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
@@ -30,6 +32,8 @@ enum Theme {
     Hung,
     /// Leaders die while their groups sleep: nothing else.
     Orphaned,
+    /// Leaders are cut off as soon as they are elected: nothing else.
+    Fleeting,
 }
 
 impl Theme {
@@ -39,8 +43,9 @@ impl Theme {
             0..=3 => Self::Losses,
             4 | 5 => Self::Usurped,
             6 => Self::Hung,
-            7 => Self::Deposed,
+            7 | 9 => Self::Deposed,
             8 => Self::Orphaned,
+            10 => Self::Fleeting,
             _ => Self::Mixed,
         }
     }
@@ -133,6 +138,15 @@ pub enum Stroke {
         /// The node that is gone.
         without: u16,
     },
+    /// If a node is elected by then, it is cut off from all other nodes at once, for some time.
+    CutOnceElected {
+        /// Which.
+        node: u16,
+        /// Until when it may be.
+        by: Nanos,
+        /// How long it is cut off.
+        time: Nanos,
+    },
     /// Clients begin nothing for a while.
     Hush {
         /// Until when.
@@ -224,11 +238,14 @@ pub enum Kind {
     Depose,
     /// A leader died while its group slept and nobody asked for anything: the others must miss it.
     Orphan,
+    /// A leader that had writes which nobody else had died, was elected again, and was cut off before
+    /// anybody heard of it: the next leader replaces those writes.
+    Fleeting,
 }
 
 impl Kind {
     /// All of them, with their names.
-    pub const ALL: [(Self, &'static str); 23] = [
+    pub const ALL: [(Self, &'static str); 24] = [
         (Self::Kill, "processes killed"),
         (Self::PowerCut, "power cuts"),
         (Self::Stop, "processes stopped"),
@@ -252,6 +269,10 @@ impl Kind {
         (Self::Usurp, "leaders nearly usurped"),
         (Self::Depose, "leaders deposed without their knowledge"),
         (Self::Orphan, "leaders that died while their groups slept"),
+        (
+            Self::Fleeting,
+            "leaders cut off as soon as they were elected",
+        ),
     ];
 
     /// How many nodes it needs, at least and at most.
@@ -264,7 +285,8 @@ impl Kind {
             | Self::Damage
             | Self::Usurp
             | Self::Depose
-            | Self::Orphan => 3..=u16::MAX,
+            | Self::Orphan
+            | Self::Fleeting => 3..=u16::MAX,
             Self::WipeMajority => 3..=3,
             _ => 1..=u16::MAX,
         }
@@ -300,11 +322,12 @@ impl Faults {
     /// Draws the kinds and the haste of a run. None at all for `calm`.
     #[must_use]
     pub fn new(mut rng: Rng, nodes: u16, clients: u16, calm: bool) -> Self {
-        // What only a theme of its own has need not be drawn: seeds from before it keep their meaning.
+        // These have a theme of their own.
+        let is_mixed = |kind: &Kind| !matches!(kind, Kind::Orphan | Kind::Fleeting);
         let of_size = Kind::ALL
             .iter()
             .map(|(kind, _)| *kind)
-            .filter(|kind| kind.nodes().contains(&nodes) && *kind != Kind::Orphan);
+            .filter(|kind| kind.nodes().contains(&nodes) && is_mixed(kind));
         let theme = Theme::draw(&mut rng, nodes);
         let mut kinds: Vec<Kind> = of_size.filter(|_| !rng.one_in(3)).collect();
         match theme {
@@ -318,6 +341,7 @@ impl Faults {
             Theme::Deposed => kinds = vec![Kind::Depose],
             Theme::Hung => kinds = vec![Kind::Hang],
             Theme::Orphaned => kinds = vec![Kind::Orphan],
+            Theme::Fleeting => kinds = vec![Kind::Fleeting],
         }
         // After that no other data can be given back.
         let is_last = rng.one_in(LAST_ONE_IN);
@@ -329,7 +353,7 @@ impl Faults {
             Theme::Mixed => [200, 700, 2000, 5000][rng.index(4)],
             Theme::Losses => 500,
             Theme::Usurped => 1_500,
-            Theme::Deposed => 2_500,
+            Theme::Deposed | Theme::Fleeting => 2_500,
             Theme::Hung => 7_000,
             // Never another one before all that the last one did is over: of a node that lost power the others'
             // connections end up to 10 s later.
@@ -378,7 +402,7 @@ impl Faults {
     pub fn is_directed(&self) -> bool {
         matches!(
             self.theme,
-            Theme::Usurped | Theme::Deposed | Theme::Hung | Theme::Orphaned
+            Theme::Usurped | Theme::Deposed | Theme::Hung | Theme::Orphaned | Theme::Fleeting
         )
     }
 
@@ -420,6 +444,7 @@ impl Faults {
             Kind::Usurp => self.usurp(now, nodes),
             Kind::Depose => self.depose(now, nodes),
             Kind::Orphan => self.orphan(now, nodes),
+            Kind::Fleeting => self.fleeting(now, nodes),
             kind if kind.takes_data() && !is_whole => Vec::new(),
             kind => {
                 let stroke = self.stroke(now, kind, node, nodes);

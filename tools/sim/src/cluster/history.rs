@@ -22,7 +22,7 @@ pub struct Cell {
 }
 
 /// What must hold for a write to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Guard {
     /// Nothing.
     None,
@@ -40,7 +40,7 @@ pub enum Guard {
 }
 
 /// What a write does to one key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Change {
     /// Sets it.
     Put(i64),
@@ -84,7 +84,10 @@ pub enum Outcome {
         numbers: Vec<Option<i64>>,
     },
     /// A guard did not hold; nothing was done.
-    GuardFailed,
+    GuardFailed {
+        /// The version that the key of the guard has; 0 if there is none.
+        version: u64,
+    },
     /// The read saw this.
     Seen {
         /// The positions it saw, one for each partition read.

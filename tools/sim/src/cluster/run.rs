@@ -511,7 +511,7 @@ fn tally(world: &World) -> Tally {
         tally.add(
             match (&operation.call, &operation.outcome) {
                 (Call::Write { .. }, Answer::Written { .. }) => "writes acknowledged",
-                (_, Answer::GuardFailed) => "conditions that failed",
+                (_, Answer::GuardFailed { .. }) => "conditions that failed",
                 (_, Answer::Seen { .. }) => "reads answered",
                 (_, Answer::InDoubt) => "writes in doubt",
                 _ => "operations that failed",

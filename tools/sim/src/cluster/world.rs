@@ -10,6 +10,7 @@ mod traffic;
 
 use std::cell::Cell;
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
@@ -146,6 +147,8 @@ pub struct World {
     pub agreed: u64,
     /// From when to when log writes hung.
     pub hangs: Vec<(Nanos, Nanos)>,
+    /// Which node is cut off once it is elected, until when, and for how long.
+    cut_once_elected: Option<(u16, Nanos, Nanos)>,
     /// A node whose data was taken, until the cluster is whole again.
     loss: Option<Loss>,
     /// When most disks were lost, and which version the cluster map had.
@@ -191,6 +194,7 @@ impl World {
             ended_by_disk: 0,
             agreed: 0,
             hangs: Vec::new(),
+            cut_once_elected: None,
             loss: None,
             majority_lost: None,
             rejoined: 0,
@@ -345,7 +349,14 @@ impl World {
             Err(ending) => return self.ended_by_itself(node, ending),
         };
         for (partition, term) in turned.leads {
-            let first = *self.leaders.entry((partition, term)).or_insert(node);
+            let first = match self.leaders.entry((partition, term)) {
+                Entry::Occupied(found) => *found.get(),
+                Entry::Vacant(free) => {
+                    free.insert(node);
+                    self.elected(node)?;
+                    continue;
+                }
+            };
             if first != node {
                 return Err(format!(
                     "nodes {} and {} both lead partition {partition} in term {term}",

@@ -13,10 +13,12 @@
 //! * one that nobody can have observed is left out from the start: a put whose content was never
 //!   seen. Were it in some order, the next step that looks at the state would have to be preceded by
 //!   another write, so it could as well not have happened. (Not so if some step only tells *that*
-//!   the key exists, or that it has not one certain content: then all are kept.)
-//! * directly after one of them that sets the state, only a step that looks at the state may come.
+//!   the key exists, or that it has not one certain content: then all are kept, but contents never
+//!   seen count as one and the same.)
+//! * of those that do the same, the one called first comes first: where a later one may come, it may.
+//! * directly after one of them only a step that looks at the state may come.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::super::history::{Call, Change, Guard, History, KeyId, NEVER, Outcome};
 use ringbolt_wire::message::ReadLevel;
@@ -24,8 +26,11 @@ use ringbolt_wire::message::ReadLevel;
 /// Nodes of the search after which it is given up.
 const NODES_MAX: u64 = 3_000_000;
 
+/// Stands for every content that no step tells from another.
+const UNSEEN: i64 = i64::MIN;
+
 /// What a step does or saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// It saw this content, or nothing.
     Saw(Option<i64>),
@@ -128,7 +133,7 @@ pub fn of_key(history: &History, key: KeyId) -> Vec<Step> {
                             push(completed, Action::Changed(guard, change, numbers[i]));
                         }
                         // Of a batch it is not known which guard failed.
-                        Outcome::GuardFailed if changes.len() == 1 => {
+                        Outcome::GuardFailed { .. } if changes.len() == 1 => {
                             push(completed, Action::Refused(guard));
                         }
                         Outcome::InDoubt | Outcome::Written { .. } => {
@@ -162,11 +167,12 @@ pub fn of_key(history: &History, key: KeyId) -> Vec<Step> {
 /// Whether the steps, sorted by their calls, have an order that explains every answer.
 #[must_use]
 pub fn check(steps: &[Step]) -> Verdict {
-    let steps = without_unobservable(steps);
+    let steps = without_needless(steps);
     Search::new(&steps).run()
 }
 
-fn without_unobservable(steps: &[Step]) -> Vec<Step> {
+/// Without the steps that nobody can have observed, and without differences that nobody can.
+fn without_needless(steps: &[Step]) -> Vec<Step> {
     let seen: HashSet<i64> = steps
         .iter()
         .filter_map(|step| match step.action {
@@ -197,8 +203,27 @@ fn without_unobservable(steps: &[Step]) -> Vec<Step> {
             }
             _ => true,
         })
-        .copied()
+        .map(|&step| match step.action {
+            Action::Changed(guard, Change::Put(value), number)
+                if !counter && !seen.contains(&value) =>
+            {
+                Step {
+                    action: Action::Changed(guard, Change::Put(UNSEEN), number),
+                    ..step
+                }
+            }
+            _ => step,
+        })
         .collect()
+}
+
+fn twins(steps: &[Step]) -> Vec<Option<usize>> {
+    let mut last = HashMap::new();
+    let twin = |(at, step): (usize, &Step)| match step.in_doubt() {
+        true => last.insert(step.action, at),
+        false => None,
+    };
+    steps.iter().enumerate().map(twin).collect()
 }
 
 /// The steps that were given a place, one bit each.
@@ -216,6 +241,8 @@ struct Node {
 
 struct Search<'a> {
     steps: &'a [Step],
+    /// For each step in doubt, the one before it that does the same: it has to come first.
+    twins: Vec<Option<usize>>,
     done: Done,
     /// Every step before it is done.
     first: usize,
@@ -229,6 +256,7 @@ impl<'a> Search<'a> {
     fn new(steps: &'a [Step]) -> Self {
         Self {
             steps,
+            twins: twins(steps),
             done: vec![0; steps.len().div_ceil(64)].into_boxed_slice(),
             first: 0,
             left: steps.iter().filter(|step| !step.in_doubt()).count(),
@@ -268,7 +296,8 @@ impl<'a> Search<'a> {
             }
             ends = ends.min(step.completed);
             match step.in_doubt() {
-                true => doubtful.push(at),
+                true if self.twins[at].is_none_or(|twin| self.is_done(twin)) => doubtful.push(at),
+                true => {}
                 false => sure.push(at),
             }
         }
@@ -311,7 +340,7 @@ impl<'a> Search<'a> {
             if step.in_doubt() && state == node.state {
                 continue;
             }
-            let unobserved = step.in_doubt() && step.is_blind();
+            let unobserved = step.in_doubt();
             self.flip(at);
             if self.left == 0 {
                 return Verdict::Linearizable;

@@ -9,7 +9,9 @@
 //! 2. a partition's time rises with its indexes, and a write is one entry, however often it is sent;
 //! 3. a read finds, of each key, no version beyond its token, and none older than the newest one up
 //!    to the position it had to see;
-//! 4. a conditional write's entry follows the version it named, with no other between them;
+//! 4. a conditional write's entry follows the version it named, with no other between them; one that
+//!    is refused is told a version for which its condition does not hold, and none older than a
+//!    linearizable read might find;
 //! 5. a page of a scan shows a batch whole;
 //! 6. what is asked later is answered from a later position: every write and every linearizable
 //!    read, with regard to all that was answered before the call; a session read with regard to
@@ -264,6 +266,12 @@ impl Order {
                 let seen = seen.entry((operation.client, token.partition)).or_default();
                 *seen = (*seen).max(token.index);
             }
+            (Call::Write { changes, .. }, &Outcome::GuardFailed { version }) => {
+                // Of a batch it is not known which guard failed.
+                if let [(key, guard, _)] = changes[..] {
+                    self.refuses(history.partition(key), key, guard, version, operation)?;
+                }
+            }
             (
                 Call::Read {
                     keys,
@@ -339,6 +347,51 @@ impl Order {
                  {operation:?}"
             )),
             None => Ok(()),
+        }
+    }
+
+    /// A write that is refused is told what the key has by then.
+    fn refuses(
+        &self,
+        partition: PartitionId,
+        key: KeyId,
+        guard: Guard,
+        version: u64,
+        operation: &Operation,
+    ) -> Result<(), String> {
+        let holds = match guard {
+            Guard::None => true,
+            Guard::Absent => version == 0,
+            Guard::Present => version != 0,
+            Guard::Is { version: named, .. } => version == named,
+        };
+        if holds {
+            return Err(format!(
+                "refused, though the condition holds for version {version}: {operation:?}"
+            ));
+        }
+        let told = self.told(partition, operation.invoked.saturating_sub(1));
+        let Some(versions) = self.versions.get(&key) else {
+            return Ok(());
+        };
+        match versions.range(..=told).next_back() {
+            Some((&newest, _)) if version != 0 && version < newest => Err(format!(
+                "refused by version {version} of key {key}, which had version {newest} at entry \
+                 {told}: {operation:?}"
+            )),
+            Some((&newest, Known::Value(_)))
+                if version == 0
+                    && !self.vanishing.contains(&key)
+                    && !versions
+                        .range(newest..)
+                        .any(|(_, known)| *known == Known::Deleted) =>
+            {
+                Err(format!(
+                    "refused as absent, but key {key} had version {newest} at entry {told}: \
+                     {operation:?}"
+                ))
+            }
+            _ => Ok(()),
         }
     }
 

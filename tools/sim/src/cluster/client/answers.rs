@@ -189,7 +189,7 @@ impl Client {
             ErrorClass::DecideAgain if code == ErrorCode::ConditionFailed && writing => {
                 let outcome = match current.doubtful {
                     true => Outcome::InDoubt,
-                    false => Outcome::GuardFailed,
+                    false => Outcome::GuardFailed { version: detail },
                 };
                 self.finish(now, outcome, keys, done);
             }

@@ -9,6 +9,9 @@ use super::super::history::{Change, Guard, KeyId};
 use super::super::workload::{self, Keys, Plan, Use};
 use super::Client;
 
+/// A version that nothing ever has.
+const NO_VERSION: u64 = u64::MAX;
+
 /// What is read at one node and written at the others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Split {
@@ -56,9 +59,12 @@ impl Client {
         let key = here[self.rng.index(here.len())];
         let is_register = keys.use_of(key) == Use::Register;
         Some(match self.clings() {
-            // A condition that does not hold is a read, too.
-            true if is_register && self.rng.one_in(3) => {
-                let guard = [Guard::Absent, Guard::Present][self.rng.index(2)];
+            // A condition that does not hold is a read, too: its answer tells the version.
+            true if is_register && self.rng.one_in(2) => {
+                let guard = Guard::Is {
+                    value: fresh,
+                    version: NO_VERSION,
+                };
                 Plan::Write(vec![(key, guard, Change::Put(fresh))])
             }
             true => Plan::Get(vec![key]),

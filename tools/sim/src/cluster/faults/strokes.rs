@@ -110,7 +110,7 @@ impl Faults {
                 })
             }
             // Several strokes: see there.
-            Kind::Usurp | Kind::Depose | Kind::Orphan => None,
+            Kind::Usurp | Kind::Depose | Kind::Orphan | Kind::Fleeting => None,
             Kind::WipeMajority => {
                 self.kinds.retain(|kind| *kind != Kind::WipeMajority);
                 Some(Stroke::WipeMajority { spared: node })
@@ -267,6 +267,34 @@ impl Faults {
         ]
     }
 
+    /// A leader is cut off from all other nodes but not from clients, so that it has writes that nobody else
+    /// has. It dies and is back before anybody else stands for election; and once it is elected again it is
+    /// cut off before anybody hears of it.
+    pub(super) fn fleeting(&mut self, now: Nanos, nodes: &[Node]) -> Vec<(Nanos, Stroke)> {
+        let Some((leader, _)) = self.any_leader(nodes) else {
+            return Vec::new();
+        };
+        let node = leader.number;
+        let dies = self.rng.between(5, 60) * MILLI;
+        let time = self.rng.between(MILLI, 10 * MILLI);
+        let others = (0..self.nodes).filter(|&other| other != node);
+        let mut strokes: Vec<(Nanos, Stroke)> = others
+            .map(|other| (0, cut_between(node, other, now + dies)))
+            .collect();
+        let kill = Stroke::KillFor {
+            node,
+            power: false,
+            time,
+        };
+        let cut = Stroke::CutOnceElected {
+            node,
+            by: now + dies + SECOND,
+            time: self.rng.between(600, 1_000) * MILLI,
+        };
+        strokes.extend([(dies, kill), (dies, cut)]);
+        strokes
+    }
+
     /// A leader and what it leads.
     fn any_leader<'n>(&mut self, nodes: &'n [Node]) -> Option<(&'n Node, u16)> {
         let up = nodes.iter().filter(|node| node.state == State::Up);
@@ -305,7 +333,7 @@ impl Faults {
 }
 
 /// Nothing goes between two nodes.
-fn cut_between(one: u16, other: u16, until: Nanos) -> Stroke {
+pub fn cut_between(one: u16, other: u16, until: Nanos) -> Stroke {
     let (one, other) = (Place::Node(one), Place::Node(other));
     Stroke::Cut {
         directions: vec![(one, other), (other, one)],

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::clock::{MILLI, SECOND};
-use super::super::faults::{Kind, Stroke};
+use super::super::faults::{Kind, Stroke, cut_between};
 use super::super::net::{self, End, Place};
 use super::super::node::{Node, State};
 use super::{Event, World};
@@ -70,6 +70,9 @@ impl World {
                     self.at(self.now + time, Event::Start { node, life });
                 }
             }
+            Stroke::CutOnceElected { node, by, time } => {
+                self.cut_once_elected = Some((node, by, time));
+            }
             Stroke::Expect { without } => return self.all_led_without(without),
             Stroke::Hush { until } => {
                 for client in &mut self.clients {
@@ -95,6 +98,25 @@ impl World {
                 self.nodes[usize::from(node)].break_disk(rule);
                 self.at(until, Event::Relief(stroke));
             }
+        }
+        Ok(())
+    }
+
+    /// A node was elected: it may have been waited for.
+    pub(super) fn elected(&mut self, elected: u16) -> Result<(), String> {
+        let Some((node, by, time)) = self.cut_once_elected else {
+            return Ok(());
+        };
+        if node != elected {
+            return Ok(());
+        }
+        self.cut_once_elected = None;
+        if self.now > by {
+            return Ok(());
+        }
+        let others = (0..self.nodes.len() as u16).filter(|&other| other != node);
+        for other in others {
+            self.strike(cut_between(node, other, self.now + time))?;
         }
         Ok(())
     }

@@ -236,3 +236,92 @@ fn made_histories_are_judged_right() {
         }
     }
 }
+
+/// By trying every order of every choice of the steps in doubt.
+fn naive(steps: &[Step], left: &mut Vec<usize>, state: Option<i64>) -> bool {
+    if left.iter().all(|&at| steps[at].in_doubt()) {
+        return true;
+    }
+    let ends = left.iter().map(|&at| steps[at].completed).min();
+    for n in 0..left.len() {
+        let at = left[n];
+        if ends.is_some_and(|ends| steps[at].invoked > ends) {
+            continue;
+        }
+        if let Some(state) = steps[at].apply(state) {
+            left.remove(n);
+            let found = naive(steps, left, state);
+            left.insert(n, at);
+            if found {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+fn any_step(rng: &mut ringbolt_engine::env::sim::Rng, invoked: u64, counter: bool) -> Step {
+    let some = |rng: &mut ringbolt_engine::env::sim::Rng| 1 + rng.below(3) as i64;
+    let is = Guard::Is {
+        value: some(rng),
+        version: 1,
+    };
+    let guard = [Guard::None, Guard::Absent, Guard::Present, is][rng.index(4)];
+    let change = match rng.below(3) {
+        0 => Change::Delete,
+        1 if counter => Change::Add(some(rng)),
+        _ => Change::Put(some(rng)),
+    };
+    let in_doubt = rng.one_in(2);
+    let action = match rng.below(8) {
+        _ if in_doubt => Action::Changed(guard, change, None),
+        0..=2 => Action::Saw(rng.one_in(2).then(|| some(rng))),
+        3 | 4 if guard != Guard::None => Action::Refused(guard),
+        _ => Action::Changed(guard, change, None),
+    };
+    let completed = match in_doubt {
+        true => NEVER,
+        false => invoked + 1 + rng.below(30),
+    };
+    step(invoked, completed, action)
+}
+
+/// What the search leaves out changes no verdict.
+#[test]
+fn judges_as_if_it_tried_everything() {
+    let mut rng = ringbolt_engine::env::sim::Rng::new(1);
+    let mut found = [0_u32; 2];
+    for round in 0..20_000 {
+        let counter = rng.one_in(4);
+        let mut steps: Vec<Step> = (0..7)
+            .map(|n| any_step(&mut rng, n * 10, counter))
+            .collect();
+        steps.sort_by_key(|step| (step.invoked, step.completed));
+        let mut left = (0..steps.len()).collect();
+        let possible = naive(&steps, &mut left, None);
+        found[usize::from(possible)] += 1;
+        assert_eq!(
+            verdict(steps.clone()),
+            possible,
+            "round {round}: {steps:#?}"
+        );
+    }
+    assert!(found.iter().all(|&count| count > 2_000), "{found:?}");
+}
+
+/// Forty conditional writes in doubt, which nobody saw, in either direction.
+#[test]
+fn many_in_doubt_that_do_the_same_are_quick() {
+    let mut steps = vec![put(0, 1, 1)];
+    for n in 0..40 {
+        let at = 2 + n * 10;
+        let guard = [Guard::Absent, Guard::Present][n as usize % 2];
+        let write = Action::Changed(guard, Change::Put(100 + n as i64), None);
+        steps.push(step(at, NEVER, write));
+        steps.push(step(at, NEVER, Action::Changed(DONE, Change::Delete, None)));
+        steps.push(step(at + 1, at + 2, Action::Refused(guard)));
+    }
+    assert!(verdict(steps.clone()));
+    steps.push(saw(1_000, 1_001, Some(1)));
+    assert!(!verdict(steps), "written over before");
+}

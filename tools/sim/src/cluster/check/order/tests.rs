@@ -194,6 +194,29 @@ fn a_conditional_write_overwrites_nothing_unseen() {
 }
 
 #[test]
+fn a_refusal_tells_what_is_there() {
+    let is = |version| Guard::Is { value: 1, version };
+    let refuses = |guard, version| Operation {
+        outcome: Outcome::GuardFailed { version },
+        ..wrote_if(2, 30, guard, 9, token(1, 0))
+    };
+    let history = |operation| {
+        vec![
+            wrote(1, 10, 1, token(1, 5)),
+            wrote(1, 20, 2, token(1, 8)),
+            operation,
+        ]
+    };
+    for (guard, version) in [(is(5), 8), (Guard::Absent, 8), (is(8), 11)] {
+        assert_eq!(verdict(history(refuses(guard, version))), Ok(()));
+    }
+    refused(history(refuses(is(8), 8)), "the condition holds");
+    refused(history(refuses(Guard::Absent, 0)), "the condition holds");
+    refused(history(refuses(Guard::Absent, 5)), "had version 8");
+    refused(history(refuses(Guard::Present, 0)), "refused as absent");
+}
+
+#[test]
 fn later_is_later() {
     refused(
         vec![
