@@ -36,6 +36,7 @@ impl Replica {
             return;
         }
         self.flush_batch();
+        self.raft.mut_store().was_read(read.after);
         let partition = self.partition;
         let entries = entries
             .into_iter()
@@ -51,6 +52,7 @@ impl Replica {
             return;
         }
         self.flush_batch();
+        self.raft.mut_store().was_read(read.after);
         self.raft.mut_store().log_begins(first.max(read.after + 2));
         self.raft.on_entries_fetched(read.context);
     }

@@ -74,7 +74,7 @@ pub struct Vote {
     pub term: u64,
     /// Whom it voted for in that term; 0 for nobody.
     pub vote: u64,
-    /// The highest index known to be committed when this was written.
+    /// The highest index known to be committed, and stored, when this was written.
     pub commit: u64,
 }
 
@@ -479,10 +479,16 @@ impl Replica {
         if let Some(hard) = ready.hs()
             && ready.must_sync()
         {
+            // What is committed may have yet to be logged, behind this, in place of what is no more: a log
+            // that ended in between would take the latter for committed.
+            let stored = match planted::is(Bug::CommitAheadOfLog) {
+                true => u64::MAX,
+                false => self.raft.raft.raft_log.persisted,
+            };
             work.vote = Some(Vote {
                 term: hard.term,
                 vote: hard.vote,
-                commit: hard.commit,
+                commit: hard.commit.min(stored),
             });
         }
         if !ready.snapshot().is_empty() {

@@ -16,7 +16,8 @@ use ringbolt_engine::terms::Terms;
 
 use crate::planted::{self, Bug};
 
-/// Reads of the log that one partition may wait for: what is asked for beyond is asked for again.
+/// Reads of the log that one partition may wait for: what is asked for beyond, or for two followers at once,
+/// is asked for again.
 const OLD_READS_MAX: usize = 4;
 
 /// Entries that are wanted for a follower, and are in the log only.
@@ -54,8 +55,11 @@ pub(super) struct EntryStore {
     log_first: Option<u64>,
     /// A run of entries that was read from the log, while the crate takes it.
     old: Vec<Entry>,
-    /// What the crate waits for.
+    /// What the crate waits for, and is not asked for yet.
     wanted: RefCell<Vec<OldRead>>,
+    /// The last index before each read that is wanted or under way: the crate asks again whenever a
+    /// follower could be sent something.
+    reading: RefCell<Vec<u64>>,
     replica: u64,
 }
 
@@ -109,6 +113,7 @@ impl EntryStore {
         self.terms = Terms::default();
         self.log_first = None;
         self.wanted.borrow_mut().clear();
+        self.reading.borrow_mut().clear();
     }
 
     /// Takes over where the terms of what is applied begin. From now on the log is believed to have
@@ -132,6 +137,11 @@ impl EntryStore {
     /// What is to be read from the log.
     pub(super) fn take_wanted(&self) -> Vec<OldRead> {
         self.wanted.take()
+    }
+
+    /// A read is over.
+    pub(super) fn was_read(&mut self, after: u64) {
+        self.reading.borrow_mut().retain(|&other| other != after);
     }
 
     /// The run of entries that the crate is about to ask for again.
@@ -158,12 +168,13 @@ impl EntryStore {
         if !context.can_async() || self.log_first.is_none_or(|first| low < first) {
             return Err(Error::Store(StorageError::Compacted));
         }
-        let mut wanted = self.wanted.borrow_mut();
-        if wanted.len() < OLD_READS_MAX {
-            wanted.push(OldRead {
+        let (mut reading, after) = (self.reading.borrow_mut(), low - 1);
+        if reading.len() < OLD_READS_MAX && !reading.contains(&after) {
+            reading.push(after);
+            self.wanted.borrow_mut().push(OldRead {
                 replica: self.replica,
                 context,
-                after: low - 1,
+                after,
                 upto: self.truncated.index,
             });
         }

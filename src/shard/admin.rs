@@ -10,7 +10,7 @@ use ringbolt_engine::row::{ReadAt, RowKeyBuf, keyspace_range, split_row_key};
 use ringbolt_wire::codec::keyspace_name_ok;
 use ringbolt_wire::message::{
     Ack, ErrorCode, KEYSPACE_DEFAULT, KEYSPACE_SYSTEM, Keyspace, KeyspaceOptions, ReadLevel,
-    Response,
+    Request, Response,
 };
 
 use super::Inner;
@@ -25,6 +25,11 @@ use super::trace::Trace;
 
 /// How long the server's own write waits before it tries a full log again.
 const OWN_RETRY: Duration = Duration::from_millis(5);
+/// How long the leaders of all partitions are waited for in a drop, and how often what is left is tried.
+const DROPPED_WITHIN: Duration = Duration::from_secs(1);
+const DROP_EVERY: Duration = Duration::from_secs(2);
+/// How long a client waits while the last keyspace of a name is being dropped, in milliseconds.
+const DROPPING_RETRY_MS: u32 = 500;
 
 impl<E: Env> Inner<E> {
     /// The node's counters, summed over its cores.
@@ -92,7 +97,12 @@ impl<E: Env> Inner<E> {
             };
             this.own_write(HOME, &[put(&name, &keyspaces::encode(&definition))])
                 .await?;
-            this.finish_drop(&origin, keyspace).await?;
+            this.tell_all(&origin, &KeyspaceChange::Dropped(keyspace.clone()))
+                .await;
+            // What cannot be deleted now, for want of a leader, is deleted later.
+            if !this.finish_drop(&keyspace).await {
+                this.dropping.borrow_mut().push(keyspace);
+            }
             Ok(Response::Done)
         });
     }
@@ -146,6 +156,17 @@ impl<E: Env> Inner<E> {
                     format!("there is a keyspace {name:?} already"),
                 ));
             }
+            let dropping = self.dropping.borrow();
+            if dropping.iter().any(|keyspace| keyspace.name == name) {
+                return Err(Refusal::retry(
+                    ErrorCode::Overloaded,
+                    DROPPING_RETRY_MS,
+                    format!(
+                        "the last keyspace {name:?} is being dropped still: its records in partitions \
+                         without a leader are to be deleted first"
+                    ),
+                ));
+            }
             if known.len() >= limit {
                 return Err(Refusal::new(
                     ErrorCode::TooLarge,
@@ -184,21 +205,61 @@ impl<E: Env> Inner<E> {
         Ok(keyspace)
     }
 
-    /// Makes every core forget a keyspace and delete its rows, then removes its definition.
-    async fn finish_drop(
-        self: &Rc<Self>,
-        origin: &Origin,
-        keyspace: Keyspace,
-    ) -> Result<(), Refusal> {
-        let name = keyspace.name.clone();
-        self.tell_all(origin, &KeyspaceChange::Dropped(keyspace))
+    /// Has the leader of every partition forget a dropped keyspace and delete its rows; its definition goes
+    /// once all have. Whether that is done.
+    async fn finish_drop(self: &Rc<Self>, keyspace: &Keyspace) -> bool {
+        let origin = Origin {
+            deadline: self.env.now() + DROPPED_WITHIN,
+            ..self.nobody()
+        };
+        let frame_of = |partition| {
+            let mut frame = Vec::new();
+            let request = Request::Clear {
+                keyspace: keyspace.id,
+                partition,
+            };
+            // Two numbers can be encoded.
+            let _encoded = request.encode(0, 0, &mut frame);
+            frame
+        };
+        let frames: Vec<_> = (0..self.config.map.partitions()).map(frame_of).collect();
+        let replies = self
+            .ask_each(&frames, &origin, |this, frame, origin| {
+                this.execute_frame(origin, Scope::Share, frame);
+            })
             .await;
+        let is_done = |reply: &Vec<u8>| matches!(decode_reply(reply), Ok(Response::Written { .. }));
+        if !replies.iter().all(is_done) {
+            return false;
+        }
         let gone = Effect::Delete {
             keyspace: KEYSPACE_SYSTEM,
-            key: name.as_bytes(),
+            key: keyspace.name.as_bytes(),
         };
-        self.own_write(HOME, &[gone]).await?;
-        Ok(())
+        self.own_write(HOME, &[gone]).await.is_ok()
+    }
+
+    /// Goes on with what could not be dropped whole.
+    pub(super) fn go_on_dropping(self: &Rc<Self>) {
+        let now = self.clock.get().now;
+        if now < self.next_dropping.get() || self.dropping.borrow().is_empty() {
+            return;
+        }
+        self.next_dropping.set(now + DROP_EVERY);
+        if self.check_leads(HOME, KEYSPACE_DEFAULT).is_err() {
+            // Whoever leads now finds the definitions.
+            return self.dropping.borrow_mut().clear();
+        }
+        let dropping = self.dropping.borrow().clone();
+        let this = Rc::clone(self);
+        self.env.spawn(TaskClass::Background, async move {
+            for keyspace in dropping {
+                if this.finish_drop(&keyspace).await {
+                    let mut dropping = this.dropping.borrow_mut();
+                    dropping.retain(|other| other.id != keyspace.id);
+                }
+            }
+        });
     }
 
     /// Takes a change that the home core decided.
@@ -210,23 +271,7 @@ impl<E: Env> Inner<E> {
             }
             KeyspaceChange::Dropped(keyspace) => {
                 self.keyspaces.borrow_mut().remove(keyspace.id);
-                let this = Rc::clone(self);
-                self.env.spawn(TaskClass::Foreground, async move {
-                    let everything = Effect::DeleteRange {
-                        keyspace: keyspace.id,
-                        from: &[],
-                        to: &[],
-                    };
-                    let partitions = this.served(true);
-                    let mut answer = Ok(());
-                    for partition in partitions {
-                        answer = answer.and(this.own_write(partition, &[everything]).await);
-                    }
-                    match answer {
-                        Ok(()) => this.answer(&origin, &Response::Done),
-                        Err(refusal) => this.refuse(&origin, &refusal),
-                    }
-                });
+                self.answer(&origin, &Response::Done);
             }
         }
     }
@@ -284,8 +329,8 @@ impl<E: Env> Inner<E> {
     }
 
     /// Reads the definitions and tells every core of this node what there is, and what is no more; a
-    /// leader of the home partition also finishes drops that were cut short. Only on the core that
-    /// holds the home partition.
+    /// leader of the home partition goes on with drops that were cut short. Only on the core that holds
+    /// the home partition.
     pub(super) async fn load_keyspaces(self: &Rc<Self>) -> Result<(), Refusal> {
         let (from, to) = keyspace_range(HOME, KEYSPACE_SYSTEM, own_rows::END, b"");
         let mut cursor = self
@@ -314,8 +359,11 @@ impl<E: Env> Inner<E> {
             if !dropped {
                 self.tell_all(&origin, &KeyspaceChange::Created(keyspace))
                     .await;
-            } else if self.check_leads(HOME, KEYSPACE_DEFAULT).is_ok() {
-                self.finish_drop(&origin, keyspace).await?;
+            } else {
+                let mut dropping = self.dropping.borrow_mut();
+                if !dropping.iter().any(|other| other.id == keyspace.id) {
+                    dropping.push(keyspace);
+                }
             }
         }
         Ok(())
@@ -339,6 +387,14 @@ impl<E: Env> Inner<E> {
                 Some((keyspace, true)) => KeyspaceChange::Dropped(keyspace),
                 None => continue,
             };
+            match &change {
+                KeyspaceChange::Created(keyspace) => {
+                    self.keyspaces.borrow_mut().insert(keyspace.clone());
+                }
+                KeyspaceChange::Dropped(keyspace) => {
+                    self.keyspaces.borrow_mut().remove(keyspace.id);
+                }
+            }
             let this = Rc::clone(self);
             self.env.spawn(TaskClass::Foreground, async move {
                 let origin = this.nobody();
@@ -348,7 +404,7 @@ impl<E: Env> Inner<E> {
     }
 
     /// An origin that waits for no answer.
-    fn nobody(&self) -> Origin {
+    pub(super) fn nobody(&self) -> Origin {
         Origin {
             core: self.config.core,
             ticket: Ticket::None,

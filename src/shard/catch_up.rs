@@ -360,15 +360,30 @@ impl<E: Env> Inner<E> {
             term: offered.term,
             index: offered.index,
         };
-        let wanted = self.with_replica(partition, |replica| {
-            replica.id() == message.to
-                && replica.term() <= message.term
-                && replica.applied_id().index < id.index
-                && !replica.is_installing()
+        let mut raft = Message {
+            from: message.from,
+            to: message.to,
+            term: message.term,
+            ..Message::default()
+        };
+        raft.set_msg_type(raft::eraftpb::MessageType::MsgSnapshot);
+        raft.set_snapshot(snapshot_of(id, &membership));
+        let is_mine = self.with_replica(partition, |replica| {
+            replica.id() == message.to && replica.term() <= message.term && !replica.is_installing()
         });
+        if is_mine != Some(true) {
+            return answer(REFUSED);
+        }
+        if self.applied(partition).index >= id.index {
+            // It is there, but the leader was not told: raft tells it what is.
+            self.with_replica(partition, |replica| {
+                replica.step(raft, Duration::ZERO, Duration::ZERO);
+            });
+            self.to_drive(partition);
+            return answer(REFUSED);
+        }
+        self.sweep_receiving();
         let mut receiving = self.receiving.borrow_mut();
-        let now = self.clock.get().now;
-        receiving.retain(|_, one| one.stage.is_none() || now - one.heard < SILENCE_MAX);
         if let Some(known) = receiving.get(&partition) {
             if known.number == number {
                 return answer(BEGIN);
@@ -378,17 +393,9 @@ impl<E: Env> Inner<E> {
             }
             receiving.remove(&partition);
         }
-        if wanted != Some(true) || receiving.len() >= AT_A_TIME {
+        if receiving.len() >= AT_A_TIME {
             return answer(REFUSED);
         }
-        let mut raft = Message {
-            from: message.from,
-            to: message.to,
-            term: message.term,
-            ..Message::default()
-        };
-        raft.set_msg_type(raft::eraftpb::MessageType::MsgSnapshot);
-        raft.set_snapshot(snapshot_of(id, &membership));
         let of = SnapshotId {
             partition,
             id,
@@ -402,10 +409,18 @@ impl<E: Env> Inner<E> {
                 message: raft,
                 stage: Some(self.engine.tree().stage(of)),
                 taken: 0,
-                heard: now,
+                heard: self.clock.get().now,
             },
         );
         answer(BEGIN);
+    }
+
+    /// Gives the files of copies back whose next chunk has not come for long.
+    pub(super) fn sweep_receiving(&self) {
+        let now = self.clock.get().now;
+        let is_alive = |one: &Receiving<E>| now.saturating_sub(one.heard) < SILENCE_MAX;
+        let mut receiving = self.receiving.borrow_mut();
+        receiving.retain(|_, one| one.stage.is_none() || is_alive(one));
     }
 
     /// Rows of a snapshot have come.

@@ -150,8 +150,14 @@ impl<E: Env> Inner<E> {
     /// Answers the writes that need only be durable on the leader, up to `index`.
     pub(super) fn acknowledge_durable(&self, partition: PartitionId, index: u64) {
         let mut done = Vec::new();
-        self.pending.borrow_mut()[usize::from(partition)]
-            .durable(index, |id, outcome| done.push((id, outcome)));
+        let term = self.with_replica(partition, |replica| replica.term());
+        self.pending.borrow_mut()[usize::from(partition)].durable(
+            term.unwrap_or_default(),
+            index,
+            |id, outcome| {
+                done.push((id, outcome));
+            },
+        );
         self.leader_acks
             .set(self.leader_acks.get() - done.len() as u64);
         for (id, mut outcome) in done {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ringbolt_engine::env::Env;
 use ringbolt_wire::frame::{self, FrameView, Peek};
 use ringbolt_wire::message::{ErrorCode, ReadLevel, ReadOptions, Request, Response, Topology};
+use ringbolt_wire::peer::BATCH_BYTES_MAX;
 use ringbolt_wire::{HELLO_FRAME_BYTES_MAX, Kind, partition_of};
 
 use super::counters::add;
@@ -161,7 +162,7 @@ impl<E: Env> Inner<E> {
                     }
                     limit
                 }
-                Stage::Peer(_) => self.config.limits.peer_batch_bytes_max(),
+                Stage::Peer(_) => BATCH_BYTES_MAX,
                 Stage::Link(_) => WELCOME_FRAME_BYTES_MAX,
                 Stage::Closing => return bytes.len(),
                 Stage::Resp => return at + self.take_commands(key, &bytes[at..]),
@@ -483,6 +484,14 @@ impl<E: Env> Inner<E> {
         }
     }
 
+    /// The same for one whose keyspace was asked for just now.
+    pub(super) fn execute_as_learnt(self: &Rc<Self>, origin: Origin, scope: Scope, bytes: &[u8]) {
+        match frame::open(bytes).and_then(|view| Request::decode(&view)) {
+            Ok(request) => self.execute_request(origin, scope, request, bytes),
+            Err(error) => self.fail(&origin, error.code(), 0, 0, &error.to_string()),
+        }
+    }
+
     /// Executes a request here, or sends it to the core that owns its partition.
     fn execute(self: &Rc<Self>, origin: Origin, scope: Scope, view: &FrameView<'_>, bytes: &[u8]) {
         let request = match Request::decode(view) {
@@ -493,6 +502,23 @@ impl<E: Env> Inner<E> {
                 return;
             }
         };
+        // One that is dropped is known nowhere.
+        let is_drop = scope != Scope::Whole && matches!(request, Request::Clear { .. });
+        match request.keyspace() {
+            Some(keyspace) if !self.knows_keyspace(keyspace) && !is_drop => {
+                self.execute_once_learnt(origin, scope, bytes);
+            }
+            _ => self.execute_request(origin, scope, request, bytes),
+        }
+    }
+
+    fn execute_request(
+        self: &Rc<Self>,
+        origin: Origin,
+        scope: Scope,
+        request: Request<'_>,
+        bytes: &[u8],
+    ) {
         let partitions = self.config.map.partitions();
         match request {
             Request::Get {
@@ -563,10 +589,10 @@ impl<E: Env> Inner<E> {
                 if partition >= partitions {
                     let message = format!("there is no partition {partition}");
                     self.fail(&origin, ErrorCode::BadRequest, 0, 0, &message);
-                } else if self.owned(partition, origin, bytes)
+                } else if self.owned_as(partition, origin, scope, bytes)
                     && self.serves_here(partition, true, &origin, scope, bytes)
                 {
-                    self.clear(origin, partition, keyspace);
+                    self.clear(origin, scope, partition, keyspace);
                 }
             }
             Request::Scan(scan) => self.scan(origin, scope, &scan, bytes),
@@ -588,10 +614,7 @@ impl<E: Env> Inner<E> {
                     self.keyspace_drop(origin, name);
                 }
             }
-            Request::KeyspaceList => {
-                let list = self.keyspaces.borrow().list();
-                self.answer(&origin, &Response::Keyspaces(list));
-            }
+            Request::KeyspaceList => self.list_keyspaces(origin, scope, bytes),
             Request::Prefer { partition, node } => {
                 if self.owned(HOME, origin, bytes)
                     && self.serves_here(HOME, true, &origin, scope, bytes)
@@ -634,6 +657,17 @@ impl<E: Env> Inner<E> {
 
     /// Whether this core owns the partition; if not, the request goes to the core that does.
     pub(super) fn owned(&self, partition: u16, origin: Origin, bytes: &[u8]) -> bool {
+        self.owned_as(partition, origin, Scope::Whole, bytes)
+    }
+
+    /// The same for a request that another core may have put.
+    pub(super) fn owned_as(
+        &self,
+        partition: u16,
+        origin: Origin,
+        scope: Scope,
+        bytes: &[u8],
+    ) -> bool {
         let core = self.config.map.core_of(partition);
         if core == self.config.core {
             return true;
@@ -641,7 +675,7 @@ impl<E: Env> Inner<E> {
         add(&self.counters.requests_forwarded_total, 1);
         let mut origin = origin;
         origin.trace.mark(Wait::Core, self.clock.get().us);
-        self.parcels.borrow_mut()[usize::from(core)].request(origin, Scope::Whole, bytes);
+        self.parcels.borrow_mut()[usize::from(core)].request(origin, scope, bytes);
         false
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Definitions are rows of the system keyspace in partition 0: the key is the name, the value
 //! [`encode`]d. One more row, under a name no keyspace can have, holds the next number, so that
-//! numbers are never reused. A dropped keyspace stays as a row marked `dropped` until every core
-//! has logged the deletion of its rows; a start finds such rows and finishes the work.
+//! numbers are never reused. A dropped keyspace stays as a row marked `dropped` until the leader of
+//! every partition has forgotten it and deleted its rows; a new leader of the home partition finds such
+//! rows and finishes the work.
 
 use ahash::AHashMap;
 use ringbolt_wire::message::{KEYSPACE_DEFAULT, Keyspace, KeyspaceId, KeyspaceOptions};
@@ -54,6 +55,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Definition> {
 /// What one core knows.
 pub(super) struct Keyspaces {
     by_id: AHashMap<KeyspaceId, Keyspace>,
+    /// How many were removed: a list from before that may have them.
+    removals: u64,
 }
 
 impl Default for Keyspaces {
@@ -67,7 +70,7 @@ impl Default for Keyspaces {
                 options: KeyspaceOptions::default(),
             },
         );
-        Self { by_id }
+        Self { by_id, removals: 0 }
     }
 }
 
@@ -86,6 +89,17 @@ impl Keyspaces {
 
     pub(super) fn remove(&mut self, id: KeyspaceId) {
         self.by_id.remove(&id);
+        self.removals += 1;
+    }
+
+    pub(super) fn removals(&self) -> u64 {
+        self.removals
+    }
+
+    /// From now on, there are these.
+    pub(super) fn replace(&mut self, list: Vec<Keyspace>) {
+        let listed = list.into_iter().map(|keyspace| (keyspace.id, keyspace));
+        self.by_id = listed.collect();
     }
 
     pub(super) fn len(&self) -> usize {

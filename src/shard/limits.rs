@@ -60,15 +60,6 @@ impl ShardLimits {
         let frame = self.key_bytes_max + self.value_bytes_max + (64 << 10);
         u32::try_from(frame.max(self.scan_page_bytes * 2)).unwrap_or(u32::MAX)
     }
-}
-
-impl ShardLimits {
-    /// Largest batch that is taken from another node: room for the largest frame, and some more.
-    #[must_use]
-    pub fn peer_batch_bytes_max(&self) -> u32 {
-        let batch = self.frame_bytes_max().saturating_add(1 << 20);
-        batch.min(ringbolt_wire::peer::BATCH_BYTES_MAX)
-    }
 
     /// Bytes of replies that may wait on one connection in all: reads that were under way when it
     /// stopped being read may still bring as much as one largest frame.

@@ -72,7 +72,7 @@ pub struct Origin {
 pub enum KeyspaceChange {
     /// It exists from now on.
     Created(Keyspace),
-    /// It is gone: each core deletes its rows.
+    /// It is gone.
     Dropped(Keyspace),
 }
 

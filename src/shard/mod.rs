@@ -32,6 +32,7 @@ mod gather;
 pub mod hot;
 mod input;
 mod keyspaces;
+mod learn;
 pub mod limits;
 mod logging;
 pub mod mail;
@@ -78,7 +79,7 @@ use ringbolt_engine::env::Env;
 use ringbolt_engine::error::EngineError;
 use ringbolt_engine::row::RowKeyBuf;
 use ringbolt_engine::snapshot::Staged;
-use ringbolt_wire::message::{PartitionId, Token};
+use ringbolt_wire::message::{Keyspace, PartitionId, Token};
 use ringbolt_wire::peer::NodeState;
 
 use crate::cluster::{ClusterView, NodeId};
@@ -91,6 +92,7 @@ use forward::Forwards;
 use gather::Gathers;
 use hot::Hot;
 use keyspaces::Keyspaces;
+use learn::Learning;
 use limits::ShardLimits;
 use logging::{Awaiting, Unlogged};
 use mail::{Origin, Parcel, Scope, SessionKey};
@@ -268,6 +270,12 @@ struct Inner<E: Env> {
     resp: Resp,
     /// Whether a keyspace is being created or dropped: one at a time.
     keyspaces_busy: Cell<bool>,
+    /// Keyspaces that are dropped, but whose rows are not all deleted. Of the home leader.
+    dropping: RefCell<Vec<Keyspace>>,
+    next_dropping: Cell<Duration>,
+    learning: RefCell<Learning>,
+    /// When this core asks for the keyspaces anew.
+    next_learning: Cell<Duration>,
     /// Whether this core serves as the leader of the home partition.
     leads_home: Cell<bool>,
     /// Whether a change of the cluster map is under way: one at a time.
@@ -360,6 +368,10 @@ impl<E: Env> Shard<E> {
             forwards: RefCell::default(),
             keyspaces: RefCell::default(),
             keyspaces_busy: Cell::new(false),
+            dropping: RefCell::default(),
+            next_dropping: Cell::new(Duration::ZERO),
+            learning: RefCell::default(),
+            next_learning: Cell::new(Duration::ZERO),
             leads_home: Cell::new(false),
             map_busy: Cell::new(false),
             map_taken: Cell::new((0, 0)),

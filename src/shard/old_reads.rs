@@ -23,7 +23,7 @@ const READS_MAX: usize = 2;
 #[derive(Default)]
 pub(super) struct OldReads {
     running: usize,
-    /// At most a few for each partition: a replica asks for no more.
+    /// At most a few for each partition: a replica asks for no more before they are done.
     waiting: VecDeque<(PartitionId, OldRead)>,
 }
 

@@ -3,7 +3,7 @@
 use ringbolt_engine::env::Env;
 use ringbolt_wire::frame::FrameView;
 use ringbolt_wire::message::ErrorCode;
-use ringbolt_wire::peer::{self, PEER_VERSION, PeerHello, PeerWelcome};
+use ringbolt_wire::peer::{self, BATCH_BYTES_MAX, PEER_VERSION, PeerHello, PeerWelcome};
 
 use super::mail::{Origin, SessionKey};
 use super::peers::PeerId;
@@ -112,7 +112,7 @@ impl<E: Env> Inner<E> {
             boot: identity.boot,
             start: identity.start,
             cores,
-            batch_bytes_max: self.config.limits.peer_batch_bytes_max(),
+            batch_bytes_max: BATCH_BYTES_MAX,
         };
         self.deliver(origin, |out| welcome.encode(origin.request_id, out));
         self.sessions.borrow_mut().set_stage(key, Stage::Peer(from));

@@ -26,7 +26,7 @@ use std::time::Duration;
 use ringbolt_engine::env::Env;
 use ringbolt_wire::frame::{FrameView, HEADER_BYTES};
 use ringbolt_wire::message::{ErrorCode, PartitionId, Response};
-use ringbolt_wire::peer::{self, PeerItem, PeerWelcome, RaftEntry, RaftMessage};
+use ringbolt_wire::peer::{self, BATCH_BYTES_MAX, PeerItem, PeerWelcome, RaftEntry, RaftMessage};
 use ringbolt_wire::{Kind, WireError};
 
 use super::counters::add;
@@ -221,7 +221,7 @@ impl<E: Env> Inner<E> {
         match &mut link.state {
             State::Down => Err(NotSent::Down),
             State::Dialing { early, .. } | State::Greeting { early, .. } => {
-                let limit = self.config.limits.peer_batch_bytes_max() as usize;
+                let limit = BATCH_BYTES_MAX as usize;
                 if early.0.len() >= EARLY_BYTES_MAX {
                     return Err(NotSent::Full);
                 }
@@ -378,9 +378,7 @@ impl<E: Env> Inner<E> {
             .admit(link.to.node, welcome.boot, welcome.start)
             .map_err(|error| error.to_string())?;
         self.config.cluster.note_welcome();
-        let batch_max = welcome
-            .batch_bytes_max
-            .min(self.config.limits.peer_batch_bytes_max()) as usize;
+        let batch_max = welcome.batch_bytes_max.min(BATCH_BYTES_MAX) as usize;
         let open = State::Open { key, batch_max };
         let State::Greeting { early, .. } = std::mem::replace(&mut link.state, open) else {
             return Ok(());

@@ -153,13 +153,18 @@ impl PendingQueue {
     }
 
     /// Takes out the answers of writes that need only be durable here, up to `index`; the writes
-    /// stay.
-    pub(super) fn durable(&mut self, index: u64, mut answer: impl FnMut(LogId, Outcome)) {
+    /// stay. What was proposed in another term than `term` may have been replaced.
+    pub(super) fn durable(
+        &mut self,
+        term: u64,
+        index: u64,
+        mut answer: impl FnMut(LogId, Outcome),
+    ) {
         for pending in &mut self.queue {
             if pending.id.index > index {
                 break;
             }
-            if pending.ack == Ack::Leader {
+            if pending.ack == Ack::Leader && pending.id.term == term {
                 pending.ack = Ack::Quorum;
                 answer(
                     pending.id,

@@ -3,9 +3,7 @@
 use ringbolt_engine::entry::{KeyspaceId, PartitionId};
 use ringbolt_engine::env::Env;
 use ringbolt_engine::log::AppendError;
-use ringbolt_wire::message::{
-    Ack, ErrorCode, KEYSPACE_DEFAULT, KEYSPACE_SYSTEM, WriteOp, WriteOps, WriteOptions,
-};
+use ringbolt_wire::message::{Ack, ErrorCode, KEYSPACE_SYSTEM, WriteOp, WriteOps, WriteOptions};
 use ringbolt_wire::partition_of;
 
 use super::Inner;
@@ -26,7 +24,7 @@ const TABLES_REMEDY: &str = "; nothing more can be compacted or flushed, so writ
 impl<E: Env> Inner<E> {
     /// Whether the keyspace exists.
     pub(super) fn check_keyspace(&self, keyspace: KeyspaceId) -> Result<(), Refusal> {
-        if keyspace == KEYSPACE_DEFAULT || self.keyspaces.borrow().options(keyspace).is_some() {
+        if self.knows_keyspace(keyspace) {
             return Ok(());
         }
         let message = if keyspace == KEYSPACE_SYSTEM {

@@ -49,6 +49,8 @@ impl<E: Env> Shard<E> {
             inner.sweep();
             inner.sweep_dials();
             inner.look_after_members();
+            inner.keep_learning();
+            inner.go_on_dropping();
         }
         let due = inner.release_held();
         // Input that waited is taken up as connections are served, and may be proposals again.
@@ -261,6 +263,7 @@ impl<E: Env> Inner<E> {
     /// Cuts off connections that do not read, do not speak, or do not finish.
     fn sweep(&self) {
         self.sweep_broken_off();
+        self.sweep_receiving();
         let keys = self.sessions.borrow().keys();
         let now = self.clock.get().now;
         for key in keys {

@@ -15,7 +15,9 @@ use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::log::{AppendError, encode_payload};
 use ringbolt_engine::row::RowKeyBuf;
 use ringbolt_engine::tree::Lookup;
-use ringbolt_wire::message::{Ack, ErrorCode, ReadLevel, WriteOp, WriteOps, WriteOptions};
+use ringbolt_wire::message::{
+    Ack, ErrorCode, KEYSPACE_DEFAULT, ReadLevel, WriteOp, WriteOps, WriteOptions,
+};
 
 use super::decide::{Decided, Verdict};
 use super::mail::{Origin, Scope};
@@ -150,15 +152,29 @@ impl<E: Env> Inner<E> {
         true
     }
 
-    /// Removes every record of a keyspace in one partition.
-    pub(super) fn clear(&self, origin: Origin, partition: PartitionId, keyspace: KeyspaceId) {
+    /// Removes every record of a keyspace in one partition. If another core asks
+    /// ([`Scope::Share`]) the keyspace was dropped, and is forgotten here.
+    pub(super) fn clear(
+        &self,
+        origin: Origin,
+        scope: Scope,
+        partition: PartitionId,
+        keyspace: KeyspaceId,
+    ) {
+        let of = match scope {
+            Scope::Whole => keyspace,
+            Scope::Share | Scope::Node => {
+                self.keyspaces.borrow_mut().remove(keyspace);
+                KEYSPACE_DEFAULT
+            }
+        };
         let everything = Effect::DeleteRange {
             keyspace,
             from: &[],
             to: &[],
         };
         let proposed = self
-            .check_leads(partition, keyspace)
+            .check_leads(partition, of)
             .and_then(|()| self.check_tables())
             .and_then(|()| self.propose(partition, None, &[everything]));
         match proposed {

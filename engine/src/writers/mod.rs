@@ -18,8 +18,9 @@
 //!    forgetting, unless the row has all that ever was.
 //! 4. Otherwise nobody knows.
 //!
-//! A first sending that is not known is new: it may arrive after its repeat, but hardly after
-//! [`RESULTS_KEPT`] others that came later.
+//! A first sending that is not known is new, unless results of its client up to its sequence were
+//! forgotten: it may arrive after its repeat, from a process that had stood still, say, however much
+//! was written meanwhile. Of a client that is not known any more, nor its repeat, it is taken for new.
 //!
 //! Which results are forgotten follows from the entries applied alone, and so is the same on every
 //! replica. Clients without a result are remembered too, up to [`CLIENTS_KEPT`].
@@ -146,8 +147,8 @@ impl Writers {
                 return Known::Done(record.id, &record.outcome);
             }
         }
-        let is_forgotten = write.sequence <= client.forgotten || now < client.unknown_until;
-        match is_repeat && is_forgotten {
+        let is_unknown = is_repeat && now < client.unknown_until;
+        match write.sequence <= client.forgotten || is_unknown {
             true => Known::Doubtful,
             false => Known::New,
         }

@@ -7,8 +7,8 @@ use ringbolt_engine::env::Env;
 use ringbolt_engine::error::EngineError;
 use ringbolt_wire::list::{KeysBuf, TokensBuf};
 use ringbolt_wire::message::{
-    Ack, Condition, ErrorCode, ErrorReply, KeyspaceOptions, ReadLevel, ReadOptions, Request,
-    Response, Scan, Token, Ttl, WriteOp, WriteOptions,
+    Ack, Condition, ErrorCode, ErrorReply, ReadLevel, ReadOptions, Request, Response, Scan, Token,
+    Ttl, WriteOp, WriteOptions,
 };
 use ringbolt_wire::partition_of;
 
@@ -252,6 +252,8 @@ fn what_a_leader_lost_does_not_hold_up_what_it_is_asked_when_it_leads_again() {
 fn puts_are_refused_where_most_disks_are_nearly_full() {
     with_cluster(8, &[1, 2, 1], |network| async move {
         led(&network, &[1, 2, 3]).await;
+        // Until whoever should lead does.
+        network.env.sleep(10 * SECOND).await;
         let leader = leader_of(&network, b"k");
         let rig = network.node(leader);
         let conn = rig.connect(0, None).await;
@@ -478,59 +480,6 @@ fn scans_and_multi_gets_reach_over_all_nodes() {
                 }
                 assert_eq!(rows, expected);
             }
-        }
-    });
-}
-
-fn put_in(keyspace: u32, key: &[u8]) -> Request<'_> {
-    Request::Write {
-        keyspace,
-        options: WriteOptions::default(),
-        op: WriteOp::Put {
-            key,
-            value: b"v",
-            ttl: Ttl::Never,
-            condition: Condition::None,
-        },
-    }
-}
-
-#[test]
-fn a_keyspace_is_known_on_every_node() {
-    with_cluster(8, &[1, 2, 1], |network| async move {
-        led(&network, &[1, 2, 3]).await;
-        let a = network.node(2);
-        let conn = a.connect(0, None).await;
-        let create = Request::KeyspaceCreate {
-            name: "things",
-            options: KeyspaceOptions::default(),
-        };
-        let id = a
-            .call(conn, &create, |reply| match reply {
-                Response::Keyspaces(created) => created[0].id,
-                other => panic!("{other:?}"),
-            })
-            .await;
-        network.env.sleep(SECOND).await;
-        for i in 0..30u32 {
-            let rig = network.node(i % 3 + 1);
-            let conn = rig.connect(0, None).await;
-            let key = format!("key-{i}");
-            done(&rig, conn, &put_in(id, key.as_bytes())).await;
-        }
-        let drop = Request::KeyspaceDrop { name: "things" };
-        let b = network.node(3);
-        let conn = b.connect(0, None).await;
-        b.call(conn, &drop, |reply| {
-            assert!(matches!(reply, Response::Done), "{reply:?}")
-        })
-        .await;
-        network.env.sleep(SECOND).await;
-        for node in 1..=3 {
-            let rig = network.node(node);
-            let conn = rig.connect(0, None).await;
-            let code = super::code(&rig, conn, &put_in(id, b"late")).await;
-            assert_eq!(code, ErrorCode::NoSuchKeyspace);
         }
     });
 }

@@ -4,6 +4,7 @@ mod carry;
 mod catch_up;
 mod cluster;
 mod gateway;
+mod keyspaces;
 mod network;
 mod peers;
 mod retries;

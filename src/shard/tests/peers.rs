@@ -471,7 +471,7 @@ fn a_peer_that_breaks_the_protocol_is_cut_off_and_nobody_else() {
         let good = rig.connect(0, None).await;
         let mut big = Vec::new();
         let start = peer::begin_batch(&mut big);
-        big.resize(limits().peer_batch_bytes_max() as usize + 1, 0);
+        big.resize(peer::BATCH_BYTES_MAX as usize + 1, 0);
         peer::finish_batch(&mut big, start).unwrap();
         let mut contradicting = Vec::new();
         let start = peer::begin_batch(&mut contradicting);

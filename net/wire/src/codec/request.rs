@@ -28,6 +28,21 @@ pub fn keyspace_name_ok(name: &str) -> bool {
 }
 
 impl<'a> Request<'a> {
+    /// The keyspace that it names, if it is about one's records.
+    #[must_use]
+    pub fn keyspace(&self) -> Option<KeyspaceId> {
+        match self {
+            Request::Get { keyspace, .. }
+            | Request::Stat { keyspace, .. }
+            | Request::MultiGet { keyspace, .. }
+            | Request::Write { keyspace, .. }
+            | Request::Batch { keyspace, .. }
+            | Request::Clear { keyspace, .. }
+            | Request::Scan(Scan { keyspace, .. }) => Some(*keyspace),
+            _ => None,
+        }
+    }
+
     /// The kind of frame that carries it.
     pub fn kind(&self) -> Kind {
         match self {

@@ -46,7 +46,8 @@ use crate::{FRAME_BYTES_MAX, Kind, WireError, frame};
 /// The version of what nodes say to each other: the one that a [`PeerHello`] carries.
 pub const PEER_VERSION: u16 = 2;
 /// Largest batch, in bytes, header included: room for one item that carries a frame of
-/// [`FRAME_BYTES_MAX`], and for a mebibyte more. A node's own limit may be lower, never higher.
+/// [`FRAME_BYTES_MAX`], and for a mebibyte more. Nodes take it whatever their own limits on requests are:
+/// what a leader has taken its followers must take.
 pub const BATCH_BYTES_MAX: u32 = FRAME_BYTES_MAX + (1 << 20);
 /// Length of what every item begins with, in bytes: tag and length.
 pub const ITEM_HEAD_BYTES: usize = 5;
