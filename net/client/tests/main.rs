@@ -26,3 +26,5 @@ mod pipelining;
 mod retries;
 #[path = "suite/sessions.rs"]
 mod sessions;
+#[path = "suite/told.rs"]
+mod told;
