@@ -99,8 +99,9 @@ impl Builder {
     /// How long a node of several may say nothing while something is asked of it, before its
     /// connection is given up and other nodes are asked; half of it is how long a connection may
     /// take to be made before others are asked too. 400 ms if not set: requests are sent elsewhere
-    /// within half a second. More than twice the longest time on the way to a node, or healthy nodes
-    /// are given up. A node that is alone is waited for.
+    /// within half a second. Give more than four times what a round trip to a node takes, and more
+    /// than the largest value takes on the way, or healthy nodes are given up. A node that is alone
+    /// is waited for, and so is one that allows a single request in flight, and has it.
     pub fn silence(mut self, silence: Duration) -> Self {
         self.silence = silence.max(Duration::from_millis(2));
         self
@@ -113,8 +114,9 @@ impl Builder {
         self
     }
 
-    /// How many requests a connection may have in flight, 1024 if not set; never more than the
-    /// server allows. One more waits, as long as its deadline lets it.
+    /// How many requests a connection may have in flight, 1024 if not set; never as many as the
+    /// server allows, unless that is one: a ping needs room too. One more waits, as long as its
+    /// deadline lets it.
     pub fn inflight_max(mut self, requests: u32) -> Self {
         self.inflight_max = requests;
         self

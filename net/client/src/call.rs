@@ -321,7 +321,7 @@ impl Caller {
         let patience = Patience {
             until: match alone {
                 true => until,
-                false => until.min(Instant::now() + cluster.silence()),
+                false => until.min(Instant::now() + cluster.connecting()),
             },
             once: !alone,
         };

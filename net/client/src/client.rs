@@ -255,7 +255,9 @@ impl Client {
     }
 
     /// What this client's session has seen, one token for each partition: with them, another
-    /// client's reads at level [`Session`](crate::ReadLevel::Session) see at least as much.
+    /// client's reads at level [`Session`](crate::ReadLevel::Session) see at least as much. But for
+    /// what only an error has told of ([`Error::ConditionFailed`] and the like), which has no token:
+    /// [`Client::export_session`] hands that on too.
     pub fn tokens(&self) -> Vec<Token> {
         self.keyspace.session().all()
     }
@@ -266,7 +268,8 @@ impl Client {
     }
 
     /// The session as bytes, to be stored or handed to another process, which takes it by
-    /// [`Client::import_session`]: 9 bytes, and 18 for each partition that was touched.
+    /// [`Client::import_session`]: 9 bytes, 18 for each partition that was touched, and 18 more for
+    /// each of which an error has told something that no read has covered yet.
     pub fn export_session(&self) -> Vec<u8> {
         let cluster = self.caller().routes().topology().cluster;
         self.keyspace.session().export(cluster)
@@ -285,8 +288,13 @@ impl Client {
             .import(exported, topology.cluster, topology.partitions())
     }
 
-    /// Forgets what this session has seen: after [`Error::Lost`].
+    /// Takes note of [`Error::Lost`]: forgets what this session has seen of the partition that it was told
+    /// of. Until then each read there at level [`Session`](crate::ReadLevel::Session) says so again. The
+    /// next one afterwards is linearizable, so that it misses nothing that was read there and stands.
+    ///
+    /// What was seen of other partitions is kept. Only where one request read several, as a scan without a
+    /// prefix does, it is not told which of them lost something: then all of those are treated so.
     pub fn forget_tokens(&self) {
-        self.keyspace.session().forget();
+        self.keyspace.session().forget_lost();
     }
 }

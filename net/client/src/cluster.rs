@@ -97,6 +97,12 @@ impl Cluster {
         self.options.connection.silence
     }
 
+    /// How long to wait for a connection to one node of several: that of one that died is waited for in
+    /// vain, and another node has to be reached within the rest of the time.
+    pub(crate) fn connecting(&self) -> Duration {
+        self.silence() / 2
+    }
+
     pub(crate) fn unreachable(&self, what: Arc<str>) -> Error {
         let routes = self.routes();
         let nodes = routes.nodes().iter();

@@ -23,7 +23,7 @@ pub enum Error {
         version: Option<u64>,
     },
     /// Decide again: what this client has seen was never committed. Forget what was read, call
-    /// [`Client::forget_tokens`](crate::Client::forget_tokens), start over.
+    /// [`Client::forget_tokens`](crate::Client::forget_tokens), which forgets no more than that, start over.
     #[error("what was read before was lost: {0}")]
     Lost(Reason),
 

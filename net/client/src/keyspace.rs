@@ -2,10 +2,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use ringbolt_wire::list::{KeysBuf, TOKEN_BYTES};
+use ringbolt_wire::list::KeysBuf;
 use ringbolt_wire::message::{
-    Condition, ErrorCode, KeyspaceId, ReadLevel, ReadOptions as WireReadOptions, Request, Response,
-    Token, Tokens, Ttl, WriteOp,
+    Condition, ErrorCode, KeyspaceId, ReadLevel, Request, Response, Ttl, WriteOp,
 };
 use tokio::time::Instant;
 
@@ -17,7 +16,7 @@ use crate::options::{ReadOptions, WriteOptions};
 use crate::record::{BatchWritten, Counter, Record, Stat, Written};
 use crate::routes::{Place, Route, Routes};
 use crate::scan::Scan;
-use crate::session::Session;
+use crate::session::{Session, Writing};
 
 /// Most keys of one request of a [`Keyspace::multi_get`]: longer lists are split.
 const KEYS_MAX: usize = 4096;
@@ -46,19 +45,6 @@ impl std::fmt::Debug for Keyspace {
             .field("id", &self.id)
             .field("name", &self.name)
             .finish_non_exhaustive()
-    }
-}
-
-/// The one token a read of one key may need, in wire form.
-struct OneToken(Option<[u8; TOKEN_BYTES]>);
-
-impl OneToken {
-    fn tokens(&self) -> Tokens<'_> {
-        let bytes: &[u8] = match &self.0 {
-            Some(bytes) => bytes,
-            None => &[],
-        };
-        Tokens::from_wire(bytes).unwrap_or_default()
     }
 }
 
@@ -158,30 +144,31 @@ impl Keyspace {
         options: &ReadOptions,
     ) -> Result<Option<Record>, Error> {
         let key = key.as_ref();
-        let token = self.token_for(key, options);
-        let request = Request::Get {
-            keyspace: self.id,
-            read: WireReadOptions {
-                level: options.level,
-                tokens: token.tokens(),
-            },
-            key,
-        };
-        let reply = self
-            .caller
-            .call(Route::Key(key), request, options.deadline)
-            .await?;
-        match reply.decode() {
-            Ok(Response::Value { token, meta, value }) => {
-                self.session.see(token);
-                let value = reply.owned(value);
-                Ok(Some(Record { value, meta }))
+        let deadline = self.caller.deadline(options.deadline);
+        let partition = self.caller.routes().partition(key);
+        loop {
+            let reading = self.session.read(options.level, [partition]);
+            let request = Request::Get {
+                keyspace: self.id,
+                read: reading.options(),
+                key,
+            };
+            let reply = self
+                .caller
+                .call_by(Route::Key(key), request, deadline)
+                .await
+                .map_err(|error| reading.failed(error))?;
+            let (token, record) = match reply.decode() {
+                Ok(Response::Value { token, meta, value }) => {
+                    let value = reply.owned(value);
+                    (token, Some(Record { value, meta }))
+                }
+                Ok(Response::NotFound { token }) => (token, None),
+                other => return Err(unexpected(&request, other)),
+            };
+            if reading.answered([token]) {
+                return Ok(record);
             }
-            Ok(Response::NotFound { token }) => {
-                self.session.see(token);
-                Ok(None)
-            }
-            other => Err(unexpected(&request, other)),
         }
     }
 
@@ -203,42 +190,33 @@ impl Keyspace {
         options: &ReadOptions,
     ) -> Result<Option<Stat>, Error> {
         let key = key.as_ref();
-        let token = self.token_for(key, options);
-        let request = Request::Stat {
-            keyspace: self.id,
-            read: WireReadOptions {
-                level: options.level,
-                tokens: token.tokens(),
-            },
-            key,
-        };
-        let reply = self
-            .caller
-            .call(Route::Key(key), request, options.deadline)
-            .await?;
-        match reply.decode() {
-            Ok(Response::Stat {
-                token,
-                meta,
-                value_bytes,
-            }) => {
-                self.session.see(token);
-                Ok(Some(Stat { meta, value_bytes }))
-            }
-            Ok(Response::NotFound { token }) => {
-                self.session.see(token);
-                Ok(None)
-            }
-            other => Err(unexpected(&request, other)),
-        }
-    }
-
-    fn token_for(&self, key: &[u8], options: &ReadOptions) -> OneToken {
-        if options.level != ReadLevel::Session {
-            return OneToken(None);
-        }
+        let deadline = self.caller.deadline(options.deadline);
         let partition = self.caller.routes().partition(key);
-        OneToken(self.session.of(partition).map(Token::to_wire))
+        loop {
+            let reading = self.session.read(options.level, [partition]);
+            let request = Request::Stat {
+                keyspace: self.id,
+                read: reading.options(),
+                key,
+            };
+            let reply = self
+                .caller
+                .call_by(Route::Key(key), request, deadline)
+                .await
+                .map_err(|error| reading.failed(error))?;
+            let (token, stat) = match reply.decode() {
+                Ok(Response::Stat {
+                    token,
+                    meta,
+                    value_bytes,
+                }) => (token, Some(Stat { meta, value_bytes })),
+                Ok(Response::NotFound { token }) => (token, None),
+                other => return Err(unexpected(&request, other)),
+            };
+            if reading.answered([token]) {
+                return Ok(stat);
+            }
+        }
     }
 
     /// Reads many keys, in the order given. The keys that live together are asked for together, all
@@ -268,15 +246,23 @@ impl Keyspace {
         let deadline = self.caller.deadline(options.deadline);
         let routes = self.caller.routes();
         let anywhere = matches!(options.level, ReadLevel::Session | ReadLevel::Stale { .. });
-        // Where each core's keys stand in the list, and a partition of theirs.
-        let mut together: BTreeMap<Place, (u16, Vec<usize>)> = BTreeMap::new();
-        for (at, (place, partition)) in routes.places(&keys, anywhere).enumerate() {
-            let (_, places) = together.entry(place).or_insert((partition, Vec::new()));
+        let told = match options.level {
+            ReadLevel::Session => self.session.told_of(),
+            _ => Vec::new(),
+        };
+        // Where each core's keys stand in the list, and a partition of theirs: apart, what only
+        // leaders can answer just now.
+        let mut together: BTreeMap<(Place, bool), (u16, Vec<usize>)> = BTreeMap::new();
+        for (at, (place, partition)) in routes.places(&keys, anywhere, &told).enumerate() {
+            let apart = told.contains(&partition);
+            let (_, places) = together
+                .entry((place, apart))
+                .or_insert((partition, Vec::new()));
             places.push(at);
         }
         let requests = together
             .iter()
-            .flat_map(|(&place, (partition, places))| {
+            .flat_map(|(&(place, _), (partition, places))| {
                 let route = Route::Together(place, *partition);
                 places.chunks(KEYS_MAX).map(move |places| (route, places))
             })
@@ -309,24 +295,16 @@ impl Keyspace {
             for &place in part {
                 list.push(keys[place])?;
             }
-            let tokens = match options.level {
-                ReadLevel::Session => {
-                    let mut partitions: Vec<u16> = part
-                        .iter()
-                        .map(|&place| routes.partition(keys[place]))
-                        .collect();
-                    partitions.sort_unstable();
-                    partitions.dedup();
-                    self.session.of_all(partitions)
-                }
-                _ => Default::default(),
+            let mut partitions: Vec<u16> = match options.level {
+                ReadLevel::Session => part.iter().map(|&at| routes.partition(keys[at])).collect(),
+                _ => Vec::new(),
             };
+            partitions.sort_unstable();
+            partitions.dedup();
+            let reading = self.session.read(options.level, partitions);
             let request = Request::MultiGet {
                 keyspace: self.id,
-                read: WireReadOptions {
-                    level: options.level,
-                    tokens: tokens.as_tokens(),
-                },
+                read: reading.options(),
                 keys: list.as_keys(),
             };
             let reply = match self.caller.call_by(route, request, deadline).await {
@@ -338,11 +316,14 @@ impl Keyspace {
                     parts.extend([second, first]);
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(reading.failed(error)),
             };
             match reply.decode() {
                 Ok(Response::Values { tokens, values }) if values.len() == part.len() => {
-                    self.session.see_all(tokens);
+                    if !reading.answered(tokens) {
+                        parts.push(part);
+                        continue;
+                    }
                     records.extend(part.iter().zip(values).map(|(&place, value)| {
                         let record = value.map(|(meta, value)| Record {
                             value: reply.owned(value),
@@ -385,8 +366,8 @@ impl Keyspace {
             ttl: options.ttl,
             condition: options.condition,
         };
-        let (request, reply) = self.write_one(op, options).await?;
-        self.written(&request, &reply)
+        let (request, reply, writing) = self.write_one(op, options).await?;
+        written(&request, &reply, &writing)
     }
 
     /// Removes a key. It is no error if there is none.
@@ -410,8 +391,8 @@ impl Keyspace {
             key: key.as_ref(),
             condition: options.condition,
         };
-        let (request, reply) = self.write_one(op, options).await?;
-        self.written(&request, &reply)
+        let (request, reply, writing) = self.write_one(op, options).await?;
+        written(&request, &reply, &writing)
     }
 
     /// Adds to a number, which is stored in decimal; a missing key counts as 0. The expiry stays as
@@ -442,10 +423,10 @@ impl Keyspace {
             ttl: options.ttl,
             condition: options.condition,
         };
-        let (request, reply) = self.write_one(op, options).await?;
+        let (request, reply, writing) = self.write_one(op, options).await?;
         match reply.decode() {
             Ok(Response::Counter { token, value }) => {
-                self.session.see(token);
+                writing.answered(token);
                 Ok(Counter { token, value })
             }
             other => Err(unexpected(&request, other)),
@@ -475,13 +456,13 @@ impl Keyspace {
             ttl: options.ttl,
             condition: options.condition,
         };
-        let (request, reply) = self.write_one(op, options).await?;
+        let (request, reply, writing) = self.write_one(op, options).await?;
         match reply.decode() {
             Ok(Response::NotFound { token }) => {
-                self.session.see(token);
+                writing.answered(token);
                 Ok(None)
             }
-            _ => self.written(&request, &reply).map(Some),
+            _ => written(&request, &reply, &writing).map(Some),
         }
     }
 
@@ -489,7 +470,9 @@ impl Keyspace {
         &self,
         op: WriteOp<'a>,
         options: &WriteOptions,
-    ) -> Result<(Request<'a>, Reply), Error> {
+    ) -> Result<(Request<'a>, Reply, Writing<'_>), Error> {
+        let partition = self.caller.routes().partition(op.key());
+        let writing = self.session.write(options.ack, partition);
         let request = Request::Write {
             keyspace: self.id,
             options: self.caller.write_options(options.ack),
@@ -498,18 +481,9 @@ impl Keyspace {
         let reply = self
             .caller
             .call(Route::Key(op.key()), request, options.deadline)
-            .await?;
-        Ok((request, reply))
-    }
-
-    fn written(&self, request: &Request<'_>, reply: &Reply) -> Result<Written, Error> {
-        match reply.decode() {
-            Ok(Response::Written { token, existed }) => {
-                self.session.see(token);
-                Ok(Written { token, existed })
-            }
-            other => Err(unexpected(request, other)),
-        }
+            .await
+            .map_err(|error| writing.failed(error))?;
+        Ok((request, reply, writing))
     }
 
     /// Does a batch's writes, all or none.
@@ -544,6 +518,7 @@ impl Keyspace {
                 "the batch's keys belong to different partitions: give them a common {tag}",
             ));
         }
+        let writing = self.session.write(options.ack, partition);
         let request = Request::Batch {
             keyspace: self.id,
             options: self.caller.write_options(options.ack),
@@ -552,14 +527,15 @@ impl Keyspace {
         let reply = self
             .caller
             .call(Route::Key(first), request, options.deadline)
-            .await?;
+            .await
+            .map_err(|error| writing.failed(error))?;
         match reply.decode() {
             Ok(Response::BatchWritten { token, counters }) if counters.len() == ops.len() => {
-                self.session.see(token);
+                writing.answered(token);
                 Ok(BatchWritten { token, counters })
             }
             Ok(Response::NotFound { token }) => {
-                self.session.see(token);
+                writing.answered(token);
                 Err(Error::ConditionFailed { version: None })
             }
             other => Err(unexpected(&request, other)),
@@ -582,5 +558,15 @@ impl Keyspace {
     /// An ordered scan over the keyspace, all of it until narrowed.
     pub fn scan(&self) -> Scan {
         Scan::new(self.clone())
+    }
+}
+
+fn written(request: &Request<'_>, reply: &Reply, writing: &Writing<'_>) -> Result<Written, Error> {
+    match reply.decode() {
+        Ok(Response::Written { token, existed }) => {
+            writing.answered(token);
+            Ok(Written { token, existed })
+        }
+        other => Err(unexpected(request, other)),
     }
 }

@@ -59,7 +59,11 @@
 //! partition. [`Client::export_session`] and [`Client::import_session`] hand a session to another
 //! process, [`Client::with_new_session`] begins another one over the same connections. A read that no
 //! replica could serve in time is [`Error::Stale`]; [`Error::Lost`] says that what the session had
-//! seen was never committed, which only writes acknowledged by the leader alone can lead to.
+//! seen was never committed, which only writes acknowledged by the leader alone can lead to;
+//! [`Client::forget_tokens`] takes note of it.
+//!
+//! What an error tells of the data ([`Error::ConditionFailed`], [`Error::CommittedNotAll`], that a value is no
+//! number) is part of the session too: the next read of that partition at level session is made linearizable.
 //!
 //! # Dropping a future
 //!

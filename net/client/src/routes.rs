@@ -160,10 +160,12 @@ impl Routes {
     }
 
     /// Where the partition of each key of a list is best read, so that few requests are needed.
+    /// `anywhere`: by any replica, but for those of the partitions in `led`.
     pub(crate) fn places<'a>(
         &'a self,
         keys: &'a [&[u8]],
         anywhere: bool,
+        led: &'a [u16],
     ) -> impl Iterator<Item = (Place, u16)> + 'a {
         // The nearest first; each list begins somewhere else among those.
         let mut order: Vec<&Arc<Node>> = Vec::new();
@@ -186,7 +188,7 @@ impl Routes {
                 let mut order = order.iter().map(|node| node.id);
                 order.find(|id| holders.contains(id))
             };
-            let node = match anywhere {
+            let node = match anywhere && !led.contains(&partition) {
                 true => nearest().or_else(leader),
                 false => leader(),
             };

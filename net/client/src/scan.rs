@@ -1,9 +1,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use ringbolt_wire::message::{
-    ReadLevel, ReadOptions as WireReadOptions, Request, Response, Scan as WireScan,
-};
+use ringbolt_wire::message::{Request, Response, Scan as WireScan};
 
 use crate::call::unexpected;
 use crate::error::Error;
@@ -145,59 +143,61 @@ impl Scan {
         }
         let caller = self.keyspace.caller();
         let session = self.keyspace.session();
-        let tokens = match self.read.level {
-            ReadLevel::Session => match caller.routes().partition_of_prefix(&self.prefix) {
-                Some(partition) => session.of_all([partition]),
-                None => session.all().into_iter().collect(),
-            },
-            _ => Default::default(),
+        let partitions = match caller.routes().partition_of_prefix(&self.prefix) {
+            Some(partition) => partition..partition + 1,
+            None => 0..caller.routes().topology().partitions(),
         };
+        let deadline = caller.deadline(self.read.deadline);
         let left = left.map_or(0, |left| u32::try_from(left).unwrap_or(u32::MAX));
         let limit = match (left, self.page_rows) {
             (0, rows) | (rows, 0) => rows,
             (left, rows) => left.min(rows),
         };
-        let request = Request::Scan(WireScan {
-            keyspace: self.keyspace.id(),
-            read: WireReadOptions {
-                level: self.read.level,
-                tokens: tokens.as_tokens(),
-            },
-            prefix: &self.prefix,
-            start: &self.start,
-            end: &self.end,
-            reverse: self.reverse,
-            keys_only: self.keys_only,
-            limit,
-            cursor,
-        });
         let route = Route::Prefix(&self.prefix);
-        let reply = caller.call(route, request, self.read.deadline).await?;
-        match reply.decode() {
-            Ok(Response::Rows {
-                tokens,
-                rows,
-                cursor: next,
-            }) => {
-                session.see_all(tokens);
-                if !next.is_empty() && rows.is_empty() && next == cursor {
-                    return Err(Error::Protocol(
-                        "a page of a scan brought neither rows nor progress".into(),
-                    ));
-                }
-                Ok(Page {
-                    rows: rows
-                        .into_iter()
-                        .map(|(key, meta, value)| Row {
-                            key: reply.owned(key),
-                            value: reply.owned(value),
-                            meta,
-                        })
-                        .collect(),
-                    cursor: (!next.is_empty()).then(|| reply.owned(next)),
-                })
+        loop {
+            let reading = session.read(self.read.level, partitions.clone());
+            let request = Request::Scan(WireScan {
+                keyspace: self.keyspace.id(),
+                read: reading.options(),
+                prefix: &self.prefix,
+                start: &self.start,
+                end: &self.end,
+                reverse: self.reverse,
+                keys_only: self.keys_only,
+                limit,
+                cursor,
+            });
+            let reply = caller
+                .call_by(route, request, deadline)
+                .await
+                .map_err(|error| reading.failed(error))?;
+            let (tokens, rows, next) = match reply.decode() {
+                Ok(Response::Rows {
+                    tokens,
+                    rows,
+                    cursor,
+                }) => (tokens, rows, cursor),
+                other => return Err(unexpected(&request, other)),
+            };
+            if !reading.answered(tokens) {
+                continue;
             }
-            other => Err(unexpected(&request, other)),
+            if !next.is_empty() && rows.is_empty() && next == cursor {
+                return Err(Error::Protocol(
+                    "a page of a scan brought neither rows nor progress".into(),
+                ));
+            }
+            return Ok(Page {
+                rows: rows
+                    .into_iter()
+                    .map(|(key, meta, value)| Row {
+                        key: reply.owned(key),
+                        value: reply.owned(value),
+                        meta,
+                    })
+                    .collect(),
+                cursor: (!next.is_empty()).then(|| reply.owned(next)),
+            });
         }
     }
 }

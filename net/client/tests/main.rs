@@ -26,3 +26,7 @@ mod pipelining;
 mod retries;
 #[path = "suite/sessions.rs"]
 mod sessions;
+#[path = "suite/silence.rs"]
+mod silence;
+#[path = "suite/told.rs"]
+mod told;

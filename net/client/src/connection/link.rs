@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ringbolt_wire::message::{Limits, Request};
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use super::{Broken, Outcome, Reply};
 
@@ -49,12 +51,21 @@ pub(super) struct State {
     pub taken: u64,
     pub last_id: u64,
     pub waiting: HashMap<u64, Waiting, BuildHasherDefault<IdHasher>>,
+    /// The `Ping` that is under way: nobody waits for its reply.
+    pub ping: Option<u64>,
     pub broken: Option<Broken>,
+}
+
+impl State {
+    /// Whether nothing is asked of the server.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.ping.is_none()
+    }
 }
 
 pub(super) struct Shared {
     pub state: Mutex<State>,
-    /// Requests that may still be sent.
+    /// Requests that may still be sent: one less than the server allows, so that a `Ping` may be too.
     pub slots: Semaphore,
     /// KiB that may still wait to be sent.
     pub room: Semaphore,
@@ -65,6 +76,10 @@ pub(super) struct Shared {
     pub is_broken: AtomicBool,
     pub frames_read: AtomicU64,
     pub bytes_read: AtomicU64,
+    /// When the connection was made.
+    pub made: Instant,
+    /// Since when the server is asked something and says nothing, in microseconds from `made`.
+    pub silent_since: AtomicU64,
     /// Requests are in flight again, or the connection is broken.
     pub wake_watcher: Notify,
     pub limits: Limits,
@@ -73,6 +88,16 @@ pub(super) struct Shared {
 impl Shared {
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something arrived, or something is asked where nothing was: a silence counts from here.
+    pub fn break_silence(&self) {
+        let now = u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.silent_since.fetch_max(now, Ordering::Relaxed);
+    }
+
+    pub fn silent_since(&self) -> Instant {
+        self.made + Duration::from_micros(self.silent_since.load(Ordering::Relaxed))
     }
 
     /// Why the connection is broken.
@@ -131,6 +156,8 @@ impl Shared {
                 // of a server's own making, and harms nobody.
                 if let Some(waiting) = state.waiting.remove(&id) {
                     found.push((waiting, reply));
+                } else if state.ping == Some(id) {
+                    state.ping = None;
                 }
             }
         }
@@ -141,26 +168,31 @@ impl Shared {
         }
     }
 
-    /// Queues a `Ping` that nobody waits for.
-    pub fn ping(&self) {
-        let (sender, _) = oneshot::channel();
-        let Ok(slot) = self.slots.try_acquire() else {
-            // Requests are in flight: their answers show as much.
-            return;
-        };
+    /// Queues a `Ping` that nobody waits for, unless one is under way; whether one is now. It is not where the
+    /// server allows one request only, and has it.
+    pub fn ping(&self) -> bool {
         let mut state = self.lock();
         let state = &mut *state;
+        if state.ping.is_some() {
+            return true;
+        }
+        let allowed = self.limits.inflight_requests_max as usize;
+        if state.broken.is_some() || state.waiting.len() >= allowed.max(1) {
+            return false;
+        }
         let before = state.out.len();
         let id = state.last_id + 1;
-        if state.broken.is_some() || Request::Ping.encode(id, 0, &mut state.out).is_err() {
-            return;
+        if Request::Ping.encode(id, 0, &mut state.out).is_err() {
+            return false;
+        }
+        if state.is_idle() {
+            self.break_silence();
         }
         state.last_id = id;
         state.queued += (state.out.len() - before) as u64;
-        let end = state.queued;
-        state.waiting.insert(id, Waiting { reply: sender, end });
-        slot.forget();
+        state.ping = Some(id);
         self.wake_writer.notify_one();
         self.wake_watcher.notify_one();
+        true
     }
 }

@@ -8,11 +8,13 @@
 //! if not, it was provably not done. The writer takes the buffer, and marks it as taken, under the
 //! same lock under which a break empties it, so the two cannot disagree.
 //!
-//! Limits: the server's number of requests in flight, [`OUT_BYTES_MAX`] bytes waiting to be sent,
-//! and the server's longest frame. Who would pass one of the first two waits.
+//! Limits: the server's number of requests in flight less one, which is kept for pings, [`OUT_BYTES_MAX`]
+//! bytes waiting to be sent, and the server's longest frame. Who would pass one of the first two waits.
 
 mod link;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -212,8 +214,11 @@ impl Connection {
         options: &ConnectionOptions,
         alone: bool,
     ) -> Connection {
+        // One of those that the server allows is kept for a ping: a server whose answers all take long is
+        // not to pass for dead.
         let inflight = limits
             .inflight_requests_max
+            .saturating_sub(1)
             .min(options.inflight_max)
             .clamp(1, INFLIGHT_MAX);
         let shared = Arc::new(Shared {
@@ -229,6 +234,8 @@ impl Connection {
             is_broken: AtomicBool::new(false),
             frames_read: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
+            made: Instant::now(),
+            silent_since: AtomicU64::new(0),
             wake_watcher: Notify::new(),
             limits,
         });
@@ -307,7 +314,10 @@ impl Connection {
             }
             state.last_id = id;
             state.queued += length as u64;
-            let was_idle = state.waiting.is_empty();
+            let was_idle = state.is_idle();
+            if was_idle {
+                shared.break_silence();
+            }
             state.waiting.insert(
                 id,
                 Waiting {

@@ -47,7 +47,7 @@ pub(super) async fn write(shared: Arc<Shared>, mut socket: OwnedWriteHalf, keepa
                 shared.fail("the server no longer answers".into(), false);
                 return;
             }
-            let idle = shared.lock().waiting.is_empty();
+            let idle = shared.lock().is_idle();
             if idle {
                 shared.ping();
             }
@@ -108,6 +108,7 @@ pub(super) async fn read(shared: Arc<Shared>, mut socket: OwnedReadHalf, mut arr
             }
             Ok(bytes) => {
                 shared.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+                shared.break_silence();
             }
             Err(error) => {
                 shared.fail(error.to_string().into(), false);
@@ -120,28 +121,34 @@ pub(super) async fn read(shared: Arc<Shared>, mut socket: OwnedReadHalf, mut arr
 /// The watcher task: breaks a connection whose server says nothing for `silence` while something is
 /// asked of it. After half the time a `Ping` shows whether it is only one answer that takes long.
 ///
-/// A pause of this process is not the server's: a timer that comes late counts for nothing.
+/// The time counts from the last byte that came, or from when something was asked of an idle connection, not
+/// from when this task happens to look. A pause of this process is not the server's: a timer that comes late
+/// counts for nothing, and the silence begins anew.
 pub(super) async fn watch(shared: Arc<Shared>, silence: Duration) {
     let half = silence / 2;
-    let mut pinged = false;
+    let mut pinged: Option<Instant> = None;
     while !shared.is_broken.load(Ordering::Acquire) {
-        if shared.lock().waiting.is_empty() {
-            pinged = false;
+        if shared.lock().is_idle() {
             shared.wake_watcher.notified().await;
             continue;
         }
-        // Something is waiting now. If nothing arrives it is waiting still when the time is up.
-        let before = shared.bytes_read.load(Ordering::Relaxed);
-        let due = Instant::now() + half;
+        let since = shared.silent_since();
+        // A ping that was sent before the last sign of life says nothing of this silence.
+        pinged = pinged.filter(|&pinged| pinged > since);
+        let due = pinged.unwrap_or(since) + half;
         tokio::time::sleep_until(due).await;
-        let late = Instant::now().saturating_duration_since(due) > half / 2;
-        if late || shared.bytes_read.load(Ordering::Relaxed) != before {
-            pinged = false;
-        } else if pinged {
-            shared.fail("the server says nothing".into(), false);
-        } else {
-            pinged = true;
-            shared.ping();
+        let now = Instant::now();
+        if now.saturating_duration_since(due) > half / 2 {
+            shared.break_silence();
+        } else if shared.silent_since() == since {
+            if pinged.is_some() {
+                shared.fail("the server says nothing".into(), false);
+            } else if shared.ping() {
+                pinged = Some(now);
+            } else {
+                // It cannot be asked whether it lives: only its answer can tell.
+                shared.break_silence();
+            }
         }
     }
 }
