@@ -24,8 +24,6 @@ ringbolt_engine::planted_bugs! {
     /// A new leader takes all that older ones left in its log as committed, before an entry of its own term
     /// is.
     CommitsOfOldTerms,
-    /// The log is told of what is committed before it has it.
-    CommitAheadOfLog,
     /// A leader serves before an entry of its own term is applied.
     ServesTooEarly,
     /// Any replica serves linearizable reads.

@@ -481,14 +481,10 @@ impl Replica {
         {
             // What is committed may have yet to be logged, behind this, in place of what is no more: a log
             // that ended in between would take the latter for committed.
-            let stored = match planted::is(Bug::CommitAheadOfLog) {
-                true => u64::MAX,
-                false => self.raft.raft.raft_log.persisted,
-            };
             work.vote = Some(Vote {
                 term: hard.term,
                 vote: hard.vote,
-                commit: hard.commit.min(stored),
+                commit: hard.commit.min(self.raft.raft.raft_log.persisted),
             });
         }
         if !ready.snapshot().is_empty() {

@@ -66,6 +66,10 @@ impl Group {
         for (id, replica) in &mut self.replicas {
             while let Some(work) = replica.take_work(self.now) {
                 worked = true;
+                if let (Some(vote), Some(append)) = (&work.vote, &work.append) {
+                    // Else a log that ends between them has what they replace for committed.
+                    assert!(vote.commit < *append.start(), "{vote:?} {append:?}");
+                }
                 if let Some((id, membership)) = work.snapshot {
                     replica.installed(id, 0, membership);
                 }

@@ -108,9 +108,13 @@ impl Caller {
         WireWriteOptions {
             ack,
             client: self.identity,
-            sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
+            sequence: self.next_sequence(),
             retry: false,
         }
+    }
+
+    fn next_sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn deadline(&self, within: Option<Duration>) -> Instant {
@@ -215,8 +219,14 @@ impl Caller {
                     }
                 }
             };
-            if progress.in_doubt.is_some() {
-                mark_as_retry(&mut request);
+            if let Some(options) = write_options_of(&mut request) {
+                if progress.in_doubt.is_some() {
+                    options.retry = true;
+                } else if options.sequence != 0 {
+                    // It was surely not done. Under its old number, beyond which others of this client may
+                    // have been done and forgotten meanwhile, the server would have to doubt that.
+                    options.sequence = self.next_sequence();
+                }
             }
             let mut next = Instant::now();
             if let Some(told) = wait {
@@ -489,9 +499,10 @@ fn retryable(request: &Request<'_>) -> bool {
     }
 }
 
-fn mark_as_retry(request: &mut Request<'_>) {
-    if let Request::Write { options, .. } | Request::Batch { options, .. } = request {
-        options.retry = true;
+fn write_options_of<'a>(request: &'a mut Request<'_>) -> Option<&'a mut WireWriteOptions> {
+    match request {
+        Request::Write { options, .. } | Request::Batch { options, .. } => Some(options),
+        _ => None,
     }
 }
 

@@ -267,7 +267,8 @@ fn draw_engine(rng: &mut Rng) -> EngineOptions {
             segment_bytes: [128 << 10, 512 << 10][rng.index(2)],
             first_fill_bytes: 64 << 10,
             writes_in_flight: rng.between(1, 4) as usize,
-            group_bytes: [16 << 10, 64 << 10][rng.index(2)],
+            // The smallest has room for a record or a few.
+            group_bytes: [8 << 10, 16 << 10, 64 << 10][rng.index(3)],
             buffer_bytes_max: 1 << 20,
             segments_max: rng.between(6, 16) as usize,
             segments_flush: rng.between(1, 3) as usize,
