@@ -94,7 +94,8 @@ impl Replica {
     }
 
     /// Whether a member has stored nearly all that is committed.
-    pub(super) fn is_caught_up(&self, id: u64) -> bool {
+    #[must_use]
+    pub fn is_caught_up(&self, id: u64) -> bool {
         let raft = &self.raft.raft;
         raft.prs().get(id).is_some_and(|progress| {
             progress.recent_active

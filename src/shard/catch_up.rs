@@ -19,7 +19,9 @@
 //! a rate, so that requests find it free. What is lost is sent again after a while, a few times, and what
 //! was taken already is acknowledged again. If the follower is not heard of for longer, both sides keep what they
 //! have for a minute, and go on from there when raft asks again. A core sends and receives a few at a time;
-//! what is beyond that is refused, and raft asks again.
+//! what is beyond that is refused, and raft asks again. Meanwhile, and until the follower has caught up, the
+//! log is held from the copy's beginning on: else what a long copy lacks would be gone by its end, and the
+//! next one's too.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -30,6 +32,7 @@ use raft::eraftpb::Message;
 use ringbolt_engine::entry::{LogId, PartitionId};
 use ringbolt_engine::env::{Env, TaskClass};
 use ringbolt_engine::error::EngineError;
+use ringbolt_engine::log::Hold;
 use ringbolt_engine::snapshot::{Export, SnapshotId, Stage, Staged};
 use ringbolt_wire::peer::{PeerItem, RaftMessage, RaftSnapshot, SnapshotAck, SnapshotChunk};
 
@@ -38,7 +41,7 @@ use super::counters::add;
 use super::keyspaces::HOME;
 use super::signal::Signal;
 use crate::planted::{self, Bug};
-use crate::replica::{Membership, Outgoing, node_of, snapshot_of};
+use crate::replica::{Membership, Outgoing, Replica, node_of, snapshot_of};
 
 /// Snapshots that a core sends, and that it receives, at a time.
 const AT_A_TIME: usize = 2;
@@ -48,6 +51,10 @@ const TRIES: usize = 5;
 /// How long a view may be held: it keeps what was superseded since on the disk. A copy that stands still ends
 /// long before, so this bounds the largest partition only: 1.3 TiB at 16 MiB a second.
 const VIEW_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long a follower may take to go on from the log once its copy is there: as long, what was written since
+/// the copy was begun is kept for it.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(600);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a receiver waits for the next chunk before it gives its files back, and how long a sender keeps
 /// what it broke off: either side alone has no use for it.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -72,6 +79,8 @@ struct Content<E: Env> {
     number: u64,
     /// The rows.
     view: Export<E>,
+    /// What was logged since then, which the follower needs next.
+    log: Rc<Hold<E>>,
     /// The partition's members at the same moment.
     membership: Vec<u8>,
     /// The chunk that was acknowledged last, and its last key.
@@ -128,6 +137,7 @@ impl<E: Env> Inner<E> {
         let this = Rc::clone(self);
         self.env.spawn(TaskClass::Background, async move {
             let content = broken_off.or_else(|| this.content(partition, number));
+            let log = content.as_ref().map(|content| Rc::clone(&content.log));
             let arrived = match content {
                 Some(content) => this.stream(partition, content, outgoing.message).await,
                 None => false,
@@ -138,12 +148,26 @@ impl<E: Env> Inner<E> {
             }
             this.with_replica(partition, |replica| replica.snapshot_sent(to, arrived));
             this.to_drive(partition);
+            if arrived {
+                this.until_it_follows(partition, to).await;
+            }
+            drop(log);
         });
+    }
+
+    /// Waits until a follower has nearly everything, or this replica does not lead any more.
+    async fn until_it_follows(&self, partition: PartitionId, to: u64) {
+        let until = self.env.now() + FOLLOWS_WITHIN;
+        let is_behind = |replica: &mut Replica| replica.leads() && !replica.is_caught_up(to);
+        while self.with_replica(partition, is_behind) == Some(true) && self.env.now() < until {
+            self.env.sleep(LOOK_EVERY).await;
+        }
     }
 
     /// The partition as it stands. `None` if it cannot be sent now.
     fn content(&self, partition: PartitionId, number: u64) -> Option<Content<E>> {
         // The view and the membership are those of one moment: nothing is applied in between.
+        let log = Rc::new(self.engine.log().hold());
         let tree = self.engine.tree();
         let view = tree.export(partition, self.env.now() + VIEW_MAX);
         let index = view.of().id.index;
@@ -155,6 +179,7 @@ impl<E: Env> Inner<E> {
         Some(Content {
             number,
             view,
+            log,
             membership: membership??,
             sent: 0,
             after: Vec::new(),

@@ -94,7 +94,10 @@ impl<E: Env> Log<E> {
 
 impl<F> State<F> {
     fn waits_for(&self, flushed: &dyn Fn(PartitionId) -> LogId) -> Vec<(PartitionId, u64)> {
-        let needs = self.chain.get(1).map_or(&[][..], |second| &second.needs);
+        let needs = self
+            .chain
+            .get(self.held + 1)
+            .map_or(&[][..], |second| &second.needs);
         let unmet = needs
             .iter()
             .filter(|need| need.index > flushed(need.partition).index);

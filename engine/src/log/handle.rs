@@ -605,7 +605,7 @@ impl<E: Env> Log<E> {
         let mut stats = state.stats;
         stats.in_flight = state.in_flight as u64;
         stats.oldest_in_flight_us = u64::try_from(oldest.as_micros()).unwrap_or(u64::MAX);
-        stats.segments = state.segments() as u64;
+        stats.segments = state.chain.len() as u64;
         stats.buffer_bytes = state.pool.memory_bytes() as u64;
         stats
     }

@@ -79,7 +79,10 @@ impl<E: Env> Log<E> {
                 match result {
                     Ok(slot) => self.inner.state.borrow_mut().add_file(slot),
                     Err(error) if error.kind == DiskErrorKind::NoSpace => {
-                        self.inner.state.borrow_mut().growth = Growth::NoSpace;
+                        let mut state = self.inner.state.borrow_mut();
+                        state.growth = Growth::NoSpace;
+                        state.give_up_holds();
+                        drop(state);
                         let path = State::<File<E>>::slot_path(dir, number);
                         let _removed = env.disk().remove(&path).await;
                         env.sleep(NO_SPACE_PAUSE).await;
@@ -131,7 +134,7 @@ impl<F> State<F> {
     pub(super) fn open_reserve(&mut self) {
         if self.reserve_max == 0 {
             // After a crash there may be more segments than the limit already.
-            let used = self.chain.len().max(self.options.segments_max);
+            let used = self.segments().max(self.options.segments_max);
             self.reserve_max = used + SEGMENTS_RESERVE;
         }
     }
@@ -149,7 +152,7 @@ impl<F> State<F> {
 
     /// What is to be done for the next segment.
     fn next_task(&mut self) -> Option<Task> {
-        if self.next.is_none() && self.chain.len() + self.free.len() < self.segments_max() {
+        if self.next.is_none() && self.segments() + self.free.len() < self.segments_max() {
             self.slot_newest += 1;
             let current = self.chain.back().map_or(0, |segment| segment.slot.bytes);
             let bytes = (current * 4)
@@ -160,7 +163,7 @@ impl<F> State<F> {
                 bytes,
             });
         }
-        let full = self.chain.len() + self.free.len() >= self.segments_max();
+        let full = self.segments() + self.free.len() >= self.segments_max();
         if self.free.len() > FREE_MAX || full && self.next.is_none() && !self.free.is_empty() {
             let smallest = (0..self.free.len()).min_by_key(|place| self.free[*place].bytes)?;
             let slot = self.free.swap_remove(smallest);

@@ -21,6 +21,7 @@ use super::chain::{self, Segment, Slot};
 use super::format::group::{self, GROUP_PARTITIONS_MAX, GroupHeader};
 use super::format::record::Place;
 use super::format::segment::{self, SegmentHeader, SegmentStart};
+use super::hold::{HELD_SEGMENTS_MAX, Holds};
 use super::options::{AppendError, LogOptions};
 use super::places::RecordAt;
 use super::pool::Pool;
@@ -127,6 +128,9 @@ pub(super) struct State<F> {
     pub(super) closing: bool,
     /// Segments that there may be while the reserve is open; 0 while it is not.
     pub(super) reserve_max: usize,
+    pub(super) holds: Holds,
+    /// So many of the oldest segments are only held.
+    pub(super) held: usize,
     pub(super) stats: LogStats,
 }
 
@@ -167,6 +171,8 @@ impl<F> State<F> {
             failed: None,
             closing: false,
             reserve_max: 0,
+            holds: Holds::default(),
+            held: 0,
             stats: LogStats::default(),
         }
     }
@@ -559,8 +565,9 @@ impl<F> State<F> {
     }
 
     fn recycle_oldest(&mut self, flushed: &dyn Fn(PartitionId) -> LogId) {
-        while self.chain.len() > self.options.segments_retained + 1 {
-            let (Some(_), Some(second)) = (self.chain.front(), self.chain.get(1)) else {
+        self.held = 0;
+        while self.segments() > self.options.segments_retained + 1 {
+            let Some(second) = self.chain.get(self.held + 1) else {
                 return;
             };
             let durable = self.durable;
@@ -571,6 +578,13 @@ impl<F> State<F> {
                 && chain::met(&second.needs, flushed);
             if !free && !planted::is(Bug::RecycledTooEarly) {
                 return;
+            }
+            if self.is_held(second.sequence) {
+                self.held += 1;
+                if self.held > HELD_SEGMENTS_MAX {
+                    self.give_up_holds();
+                }
+                continue;
             }
             for need in &second.needs {
                 let upto = if need.index == need.last.index {
@@ -592,12 +606,12 @@ impl<F> State<F> {
 
     /// Whether more segments are in use than the limit allows without the reserve.
     pub(super) fn is_in_reserve(&self) -> bool {
-        self.chain.len() > self.options.segments_max
+        self.segments() > self.options.segments_max
     }
 
     /// Whether the oldest segment waits for this partition.
     pub(super) fn pins(&self, partition: PartitionId, flushed: LogId) -> bool {
-        let second = self.chain.get(1);
+        let second = self.chain.get(self.held + 1);
         second.is_some_and(|segment| {
             let mut needs = segment.needs.iter();
             needs.any(|need| need.partition == partition && need.index > flushed.index)
@@ -612,7 +626,7 @@ impl<F> State<F> {
 
     /// Segments that hold entries which are not in tables, or may.
     pub(super) fn segments(&self) -> usize {
-        self.chain.len()
+        self.chain.len() - self.held
     }
 
     /// The directory entry of a slot.

@@ -132,6 +132,34 @@ fn a_snapshot_keeps_to_its_rate() {
     );
 }
 
+/// Else what the copy lacks would be gone from the log by its end, and another one would follow, for ever.
+#[test]
+fn a_snapshot_is_followed_by_the_log_however_much_is_written_meanwhile() {
+    let limits = ShardLimits {
+        copy_bytes_per_s: 100 << 10,
+        ..limits()
+    };
+    let placement = Placement::Together;
+    with_placement(6, &[1, 1, 1], limits, placement, |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        network.env.sleep(10 * SECOND).await;
+        let (leader, behind) = cut_off_and_write(&network, 700).await;
+        network.heal();
+        let rig = network.node(leader);
+        let conn = rig.connect(0, None).await;
+        let began = network.env.now();
+        while network.env.now() - began < 12 * SECOND {
+            let key = format!("{{t}}{}", network.env.random() % 100);
+            done(&rig, conn, &plain(key.as_bytes(), &[7; 4096])).await;
+        }
+        let lacks = applied(&network, leader, b"{t}") - applied(&network, behind, b"{t}");
+        assert!(lacks < 100, "{lacks}");
+        assert_eq!(caught_up_by(&network, behind).0, 1);
+        let written = rig.shards[0].engine().log().stats().segments_recycled;
+        assert!(written > 20, "{written}");
+    });
+}
+
 /// Breaks a copy of some 410 KiB off in the middle; how many bytes were sent in all once it has arrived.
 fn broken_off(meanwhile: impl Fn(&Rig) + 'static, check: impl Fn(u64) + 'static) {
     let limits = ShardLimits {

@@ -103,6 +103,63 @@ fn entries_are_read_from_memory_and_from_disk_until_they_are_gone() {
         .unwrap();
 }
 
+/// Writes entries of partition 1 from `next` on, all of them put into tables, until so many segments have
+/// been begun since; the next entry.
+async fn fill_segments(
+    (log, env): (&Log<SimEnv>, &SimEnv),
+    tables: &Tables,
+    acked: &mut BTreeMap<PartitionId, u64>,
+    mut next: u64,
+    segments: u64,
+) -> u64 {
+    let begun = |log: &Log<SimEnv>| log.stats().segments + log.stats().segments_recycled;
+    let until = begun(log) + segments;
+    while begun(log) < until {
+        if append(log, 1, next).is_ok() {
+            next += 1;
+        }
+        if next.is_multiple_of(20) {
+            settle(log, env, acked, (1, next - 1)).await.unwrap();
+            tables.flush(1, acked[&1]);
+            log.recycle(&tables.flushed());
+        }
+        env.sleep(Duration::from_micros(100)).await;
+    }
+    next
+}
+
+#[test]
+fn what_is_held_stays_however_much_is_written_until_it_is_too_much() {
+    sim::run(11, SimOptions::default(), |env| async move {
+        let tables = Tables::default();
+        let options = small();
+        let limit = options.segments_max as u64;
+        let log = open(&env, options, &tables).await.unwrap().log;
+        let mut acked = BTreeMap::new();
+        let mut fill = async |next, segments| {
+            fill_segments((&log, &env), &tables, &mut acked, next, segments).await
+        };
+        let next = fill(1, 3).await;
+        let hold = log.hold();
+        let last = fill(next, 3 * limit).await;
+        assert!(
+            log.stats().segments > 2 * limit,
+            "what is held has a limit of its own"
+        );
+        assert_eq!(read_all(&log, next, last - 1, 3000).await, last - 1 - next);
+        assert!(!log.needs_flush());
+        drop(hold);
+        let last = fill(last, 2).await;
+        assert!(log.stats().segments <= limit);
+        let gone = log.read(1, next, last - 1, 9).await;
+        assert!(matches!(gone, Err(ReadError::Gone { .. })));
+        let _hold = log.hold();
+        fill(last, HELD_SEGMENTS_MAX as u64 + 5).await;
+        assert!(log.stats().segments <= limit, "it was given up");
+        log.close().await.unwrap();
+    });
+}
+
 #[test]
 fn what_was_superseded_is_never_read() {
     for seed in 0..20 {
