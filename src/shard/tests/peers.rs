@@ -1,10 +1,12 @@
 //! Links between nodes, and requests that pass them.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ringbolt_engine::entry::PartitionId;
 use ringbolt_engine::env::Env;
+use ringbolt_engine::env::sim::{self, SimOptions};
 use ringbolt_wire::frame::{self, HEADER_BYTES, Peek};
 use ringbolt_wire::message::{ErrorCode, ErrorReply, Request, Response, Ttl};
 use ringbolt_wire::peer::{
@@ -13,9 +15,11 @@ use ringbolt_wire::peer::{
 };
 
 use super::network::{Network, Weather, with_nodes};
-use super::rig::{Rig, limits};
+use super::rig::{PARTITIONS, Rig, limits};
 use super::{code, get, incr, put, value};
+use crate::cluster::addresses::LOOK_UP_EVERY;
 use crate::cluster::bootstrap::Answer;
+use crate::cluster::{ClusterView, Identity, NodeInfo};
 use crate::replica::replica_id;
 use crate::shard::limits::ShardLimits;
 use crate::shard::mail::{Origin, Scope, SessionKey, Ticket};
@@ -241,6 +245,59 @@ fn dials_back_off_and_a_request_is_refused_meanwhile() {
                 }
             ));
         }
+    });
+}
+
+#[test]
+fn a_node_whose_name_stands_for_nothing_is_dialed_once_it_has_an_address() {
+    sim::run(29, SimOptions::default(), |env| async move {
+        let node = |id, address: &str| NodeInfo {
+            id,
+            name: format!("node-{id}"),
+            address: address.to_owned(),
+            cores: 1,
+            zone: String::new(),
+            weight: 1,
+        };
+        let identity = Identity {
+            cluster: 77,
+            node: 1,
+            boot: 1,
+            start: 1,
+        };
+        let nodes = vec![node(1, "127.0.0.1:7400"), node(2, "b.example:7400")];
+        let placement = vec![vec![1]; usize::from(PARTITIONS)];
+        let view = Arc::new(ClusterView::new(identity, nodes, placement));
+        assert_eq!(
+            view.addresses().due(Instant::now()).len(),
+            1,
+            "at the start"
+        );
+        let rig = Rig::open(env.clone(), Arc::clone(&view), limits()).await;
+        let inner = &rig.shards[0].0;
+        let dials = async || {
+            for _ in 0..1000 {
+                inner.peer_send(
+                    2,
+                    0,
+                    &PeerItem::Map {
+                        version: 1,
+                        bytes: b"",
+                    },
+                );
+                env.sleep(Duration::from_millis(1)).await;
+            }
+            rig.take_dials().len()
+        };
+        assert_eq!(dials().await, 0);
+        assert!(inner.counters.peer_links_failed_total.get() >= 2);
+        let address = ([10, 0, 0, 2], 7400).into();
+        view.addresses().take(2, Ok(vec![address]));
+        env.sleep(SECOND).await;
+        assert!(dials().await > 0);
+        // It failed before, so the name is to be looked up once more.
+        let later = Instant::now() + LOOK_UP_EVERY;
+        assert_eq!(view.addresses().due(later).len(), 1);
     });
 }
 
