@@ -19,6 +19,7 @@
 //! - [`map`]: the nodes there are, and where partitions are.
 //! - [`addresses`]: where the nodes are now.
 //! - [`bootstrap`]: how nodes that start for the first time become one cluster.
+//! - [`namesake`]: a name is for one node only.
 //! - [`leaving`]: when a node parts with its data.
 
 pub mod addresses;
@@ -26,6 +27,7 @@ pub mod bootstrap;
 mod flow;
 pub mod leaving;
 pub mod map;
+pub mod namesake;
 pub mod ring;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -360,6 +362,16 @@ impl ClusterView {
     #[must_use]
     pub fn heard(&self, node: NodeId) -> Duration {
         locked(&self.heard).get(&node).copied().unwrap_or_default()
+    }
+
+    /// The other nodes that were heard of within a time before `now`.
+    #[must_use]
+    pub fn heard_within(&self, within: Duration, now: Duration) -> Vec<NodeId> {
+        let heard = locked(&self.heard);
+        let lately = heard
+            .iter()
+            .filter(|(_, at)| now.saturating_sub(**at) < within);
+        lately.map(|(node, _)| *node).collect()
     }
 
     /// Another node has welcomed this start.
