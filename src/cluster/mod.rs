@@ -11,6 +11,7 @@
 //!   data ([`crate::shard`] keeps it, replicated, in the home partition);
 //! - nodes that ask to be taken in again, until the map's leader looks;
 //! - where the nodes are whose hosts have names ([`addresses`]);
+//! - what the other nodes' clocks say;
 //! - which nodes are to lead nothing;
 //! - whose disks are nearly full;
 //! - whether this node's own data has been outlived by a newer life of it.
@@ -19,11 +20,13 @@
 //! - [`map`]: the nodes there are, and where partitions are.
 //! - [`addresses`]: where the nodes are now.
 //! - [`bootstrap`]: how nodes that start for the first time become one cluster.
+//! - [`clocks`]: how far the other nodes' clocks are from this node's.
 //! - [`namesake`]: a name is for one node only.
 //! - [`leaving`]: when a node parts with its data.
 
 pub mod addresses;
 pub mod bootstrap;
+pub mod clocks;
 mod flow;
 pub mod leaving;
 pub mod map;
@@ -38,6 +41,7 @@ use std::time::Duration;
 
 use crate::replica::{node_of, replica_id};
 use addresses::Addresses;
+use clocks::Clocks;
 use map::{ClusterMap, MapError, NodeState};
 
 /// A node's number, from 1; never used again.
@@ -172,6 +176,7 @@ pub struct ClusterView {
     seen_changes: AtomicU64,
     /// When each other node was last heard of.
     heard: Mutex<BTreeMap<NodeId, Duration>>,
+    clocks: Clocks,
     /// Nodes that came without their data: by name, the folder they have now, and when they said so.
     claims: Mutex<BTreeMap<String, (String, Duration)>>,
     /// Whether another node has welcomed this start.
@@ -214,6 +219,7 @@ impl ClusterView {
             seen: Mutex::default(),
             seen_changes: AtomicU64::new(0),
             heard: Mutex::default(),
+            clocks: Clocks::default(),
             claims: Mutex::default(),
             welcomed: AtomicBool::new(false),
             outlived: OnceLock::new(),
@@ -372,6 +378,12 @@ impl ClusterView {
             .iter()
             .filter(|(_, at)| now.saturating_sub(**at) < within);
         lately.map(|(node, _)| *node).collect()
+    }
+
+    /// The other nodes' clocks.
+    #[must_use]
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks
     }
 
     /// Another node has welcomed this start.

@@ -64,6 +64,7 @@ impl<E: Env> Inner<E> {
             self.take_in_claims();
             self.tell_map(&known);
         }
+        self.tell_clock();
         let cluster = &self.config.cluster;
         let newest = (known.map.version(), cluster.draining_changes());
         let is_new = self.map_taken.replace(newest) != newest;

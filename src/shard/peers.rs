@@ -463,6 +463,11 @@ impl<E: Env> Inner<E> {
                 self.sleep_note_received(&note);
             }
             PeerItem::Pulse(pulse) => self.pulse_received(from.node, &pulse),
+            PeerItem::Clock { wall_ms } => {
+                let clock = self.clock.get();
+                let clocks = self.config.cluster.clocks();
+                clocks.told(from.node, wall_ms, clock.wall_ms, clock.now);
+            }
             PeerItem::NodeState(state) => {
                 self.config.cluster.note_draining(from.node, state.drains);
                 let now = self.clock.get().now;

@@ -24,6 +24,7 @@ use crate::replica::replica_id;
 use crate::shard::limits::ShardLimits;
 use crate::shard::mail::{Origin, Scope, SessionKey, Ticket};
 use crate::shard::trace::Trace;
+use crate::shard::view::Depth;
 
 /// A client of node `from` whose request is to be forwarded: what it is told comes by
 /// [`Asked::answer`].
@@ -438,6 +439,34 @@ fn a_node_without_a_cluster_is_told_of_this_one() {
         };
         assert_eq!(member.name, "node-1");
         assert!(member.wall_ms > 0);
+    });
+}
+
+#[test]
+fn a_clock_that_is_far_off_is_seen() {
+    with_nodes(32, &[1, 1], limits(), |network| async move {
+        let rig = network.node(1);
+        let hello = PeerHello {
+            to_core: 0,
+            ..hello()
+        };
+        let (conn, welcome) = say(&network, hello).await;
+        assert!(welcome.is_ok());
+        let mut bytes = Vec::new();
+        let start = peer::begin_batch(&mut bytes);
+        let wall_ms = rig.env.wall_ms() + 3_600_000;
+        PeerItem::Clock { wall_ms }.encode(&mut bytes).unwrap();
+        peer::finish_batch(&mut bytes, start).unwrap();
+        rig.send(conn, &bytes);
+        network.env.sleep(Duration::from_millis(1)).await;
+        let clocks = rig.shards[0].view(Depth::Counters).clocks;
+        let [(2, ahead_ms)] = clocks[..] else {
+            panic!("{clocks:?}");
+        };
+        assert!((3_599_000..=3_600_000).contains(&ahead_ms), "{ahead_ms}");
+        let now = rig.env.now();
+        let news = rig.shards[0].0.config.cluster.clocks().news(now);
+        assert_eq!(news, [(2, ahead_ms)]);
     });
 }
 
