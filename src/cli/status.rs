@@ -24,8 +24,8 @@ Examples:
     ringbolt status --format json | jq -c .leaderless
 
 Each node is asked for what it knows itself; one that does not answer is shown as unreachable. The
-lag of a node is the most entries that a leader has committed and the node has not stored. Clocks that
-are more than 10 s apart are warned of.";
+lag of a node is the most entries that a leader has committed and the node has not stored.
+Clocks that are more than 10 s apart are warned of.";
 
 /// Shows the nodes, their partitions and how far each is behind.
 #[derive(Debug, clap::Args)]
