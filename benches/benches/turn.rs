@@ -73,7 +73,7 @@ impl Core {
         let node = NodeInfo {
             id: 1,
             name: "bench".into(),
-            address: ([127, 0, 0, 1], 7400).into(),
+            address: "127.0.0.1:7400".to_owned(),
             cores: 1,
             zone: String::new(),
             weight: 1,

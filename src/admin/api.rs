@@ -83,7 +83,7 @@ fn cluster(sample: &Sample) -> Value {
             json!({
                 "id": node.id,
                 "name": node.name,
-                "address": node.address.to_string(),
+                "address": cluster.shown_address(node),
                 "zone": node.zone,
                 "cores": node.cores,
                 "here": node.id == here,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::look::Sample;
 use super::{Stage, State};
+use crate::cluster::bootstrap::clock_apart;
 
 /// Partitions named one by one in a reason.
 const NAMED_MAX: usize = 16;
@@ -62,6 +63,13 @@ pub(super) fn ready(state: &State, sample: &Sample) -> Health {
                 "text": "puts are refused until there is room on the disk again",
             }));
         }
+        warnings.extend(shard.clocks.iter().filter_map(|(node, ahead_ms)| {
+            let cluster = sample.running.as_ref().map(|running| &running.cluster);
+            let name = cluster.and_then(|cluster| cluster.node(*node));
+            let name = name.map_or_else(String::new, |node| node.name.clone());
+            clock_apart(&name, *ahead_ms)
+                .map(|text| json!({ "reason": "clocks_apart", "node": node, "text": text }))
+        }));
         leaderless.extend(
             shard
                 .replicas

@@ -16,6 +16,7 @@ mod args;
 mod batch;
 mod bench;
 mod check;
+mod clocks;
 mod completions;
 mod config;
 mod del;

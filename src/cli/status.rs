@@ -7,6 +7,7 @@ use ringbolt_client::{MemberStatus, NodeId, NodeInfo, NodeStatus, ReplicaStatus,
 use serde::Serialize;
 
 use super::args::ClientArgs;
+use super::clocks::{Clocks, wall_ms};
 use super::failure::{Answer, Outcome};
 use super::output::{Format, Out};
 use super::remote;
@@ -23,7 +24,8 @@ Examples:
     ringbolt status --format json | jq -c .leaderless
 
 Each node is asked for what it knows itself; one that does not answer is shown as unreachable. The
-lag of a node is the most entries that a leader has committed and the node has not stored.";
+lag of a node is the most entries that a leader has committed and the node has not stored.
+Clocks that are more than 10 s apart are warned of.";
 
 /// Shows the nodes, their partitions and how far each is behind.
 #[derive(Debug, clap::Args)]
@@ -51,8 +53,10 @@ struct NodeRow<'a> {
     replicas: usize,
     /// Entries; none if no leader tells.
     lag: Option<u64>,
-    /// The clock of the node, in milliseconds since the Unix epoch.
+    /// The clock of the node, in milliseconds since the Unix epoch, and how far it is ahead of the clock in
+    /// the middle of all nodes'.
     wall_ms: Option<u64>,
+    clock_ahead_ms: Option<i64>,
     elections: u64,
     /// What replication has come to since the node's start: see [`COUNTERS`]. Empty if it does not answer.
     counters: BTreeMap<String, u64>,
@@ -114,6 +118,8 @@ struct Status<'a> {
     map_version: u64,
     nodes: Vec<NodeRow<'a>>,
     leaderless: Vec<u16>,
+    /// What else is wrong, in words.
+    warnings: Vec<String>,
     partitions: Vec<PartitionRow>,
 }
 
@@ -121,14 +127,17 @@ impl Args {
     pub(super) fn run(self, out: &mut Out) -> Outcome {
         let client = remote::connect(&self.client)?;
         let topology = client.topology()?;
-        let mut told = BTreeMap::new();
+        let (mut told, mut clocks) = (BTreeMap::new(), BTreeMap::new());
         for node in &topology.nodes {
             // One that does not answer is part of the picture.
             if let Ok(status) = client.status(node.id) {
+                // All by the same clock, whichever that is.
+                let ahead_ms = status.wall_ms.wrapping_sub(wall_ms()).cast_signed();
+                clocks.insert(node.id, ahead_ms);
                 told.insert(node.id, status);
             }
         }
-        let mut status = Status::new(&topology, &told);
+        let mut status = Status::new(&topology, &told, &Clocks::of(clocks));
         if self.client.output.format == Format::Json {
             for row in status.nodes.iter_mut().filter(|row| row.reachable) {
                 let counters = client.stats_of(row.id).unwrap_or_default().into_iter();
@@ -146,7 +155,7 @@ impl Args {
 }
 
 impl<'a> Status<'a> {
-    fn new(topology: &'a Topology, told: &BTreeMap<NodeId, NodeStatus>) -> Self {
+    fn new(topology: &'a Topology, told: &BTreeMap<NodeId, NodeStatus>, clocks: &Clocks) -> Self {
         let mut partitions: Vec<PartitionRow> = (0..topology.partitions())
             .map(|partition| partition_row(partition, told))
             .collect();
@@ -158,13 +167,17 @@ impl<'a> Status<'a> {
             cluster: format!("{:016x}", topology.cluster),
             map_version: topology.version,
             nodes: nodes
-                .map(|node| node_row(node, told, &partitions))
+                .map(|node| NodeRow {
+                    clock_ahead_ms: clocks.ahead_ms(node.id),
+                    ..node_row(node, told, &partitions)
+                })
                 .collect(),
             leaderless: partitions
                 .iter()
                 .filter(|row| row.leader == 0)
                 .map(|row| row.partition)
                 .collect(),
+            warnings: clocks.warnings(topology),
             partitions,
         }
     }
@@ -204,6 +217,9 @@ impl<'a> Status<'a> {
         }
         for (why, partitions) in self.reasons() {
             writeln!(out, "  {why}: {}", partitions.join(" "))?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "warning: {warning}")?;
         }
         if partitions {
             self.partitions(out)?;
@@ -367,6 +383,7 @@ fn node_row<'a>(
             .filter_map(|row| row.lag.get(&node.id).copied())
             .max(),
         wall_ms: own.map(|status| status.wall_ms),
+        clock_ahead_ms: None,
         elections: replicas.iter().map(|replica| replica.elections).sum(),
         counters: BTreeMap::new(),
     }

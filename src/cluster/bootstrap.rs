@@ -9,7 +9,8 @@
 //!    folder it has, it **joins**: it is a founder that had not heard yet, or was taken in again. If
 //!    with another folder, this node has lost its data, and never speaks under its old replica ids: it
 //!    **claims** its place with every question from now on, until the leader of the map's partition
-//!    has written a map that gives it new ids. What it cannot be taken in with (another address, other
+//!    has written a map that gives it new ids. While a member says that it **hears** the life that had the
+//!    data, nothing is claimed ([`super::namesake`]). What it cannot be taken in with (another address, other
 //!    cores) is refused in words.
 //! 3. Somebody did not answer: **ask again**.
 //! 4. All answered and all are empty, with the same folders as in the round before: the node whose
@@ -82,6 +83,8 @@ pub struct Member {
     pub map: Vec<u8>,
     /// Its wall clock, in milliseconds since the Unix epoch.
     pub wall_ms: u64,
+    /// The other nodes that it has heard of in the last seconds, by number.
+    pub heard: Vec<NodeId>,
 }
 
 /// What to do after a round.
@@ -101,11 +104,52 @@ pub enum Decision {
     /// This node's data is lost: ask to be taken in under new replica ids, and ask all peers again
     /// after a pause.
     Claim(ClusterId),
+    /// This node's data is lost, and this member hears the life that had it: claim nothing, and ask
+    /// all peers again after a pause.
+    Heard(String),
     /// Do not start: these words say what does not fit and what to do.
     Refuse(String),
 }
 
+/// Whether a node that belongs to a cluster may start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// It may; with what does not fit, in words, if anything does not.
+    Fits(Option<String>),
+    /// Not yet, for this reason: others have to say who is right. Answer them, and ask again.
+    Unclear(String),
+    /// It may not, for this reason.
+    Wrong(String),
+}
+
 impl Answer {
+    /// The name of who answers.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Empty(introduction) => &introduction.facts.name,
+            Self::Member(member) => &member.name,
+        }
+    }
+
+    /// The wall clock of who answers.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        match self {
+            Self::Empty(introduction) => introduction.wall_ms,
+            Self::Member(member) => member.wall_ms,
+        }
+    }
+
+    /// The same answer at another time of the wall clock.
+    #[must_use]
+    pub fn at(mut self, now_ms: u64) -> Self {
+        let (Self::Empty(Introduction { wall_ms, .. }) | Self::Member(Member { wall_ms, .. })) =
+            &mut self;
+        *wall_ms = now_ms;
+        self
+    }
+
     /// The answer as bytes.
     ///
     /// # Errors
@@ -170,7 +214,11 @@ impl Search {
     pub fn decide(&mut self, wall_ms: u64, answers: BTreeMap<String, Answer>) -> Decision {
         self.own.wall_ms = wall_ms;
         let decision = decide(&self.own, &self.before, &answers);
-        self.is_lost |= matches!(decision, Decision::Claim(_));
+        match decision {
+            Decision::Claim(_) => self.is_lost = true,
+            Decision::Heard(_) => self.is_lost = false,
+            _ => {}
+        }
         self.before = answers;
         decision
     }
@@ -197,6 +245,7 @@ fn weigh(
     answers: &BTreeMap<String, Answer>,
 ) -> Result<Decision, String> {
     let mut newest: Option<(&str, ClusterMap)> = None;
+    let mut hears: Vec<(&str, &[NodeId])> = Vec::new();
     let mut facts = vec![own.facts.clone()];
     let mut was_empty = true;
     let mut is_new = own.rejoins == 0;
@@ -216,11 +265,17 @@ fn weigh(
                     Some(Answer::Empty(earlier)) if earlier.facts.folder == theirs.facts.folder
                 );
             }
-            Answer::Member(Member { name, map, wall_ms }) => {
+            Answer::Member(Member {
+                name,
+                map,
+                wall_ms,
+                heard,
+            }) => {
                 check_name(peer, name)?;
                 check_clock(peer, own.wall_ms, *wall_ms)?;
                 let map = ClusterMap::decode(map)
                     .map_err(|error| format!("the answer of {} is {error}", peer.name))?;
+                hears.push((&peer.name, heard));
                 if let Some((other, known)) = &newest
                     && known.cluster() != map.cluster()
                 {
@@ -242,7 +297,7 @@ fn weigh(
         }
     }
     if let Some((member, map)) = newest {
-        return join(own, member, map);
+        return join(own, member, map, &hears);
     }
     // The list is sorted by name.
     let lowest = own
@@ -257,7 +312,12 @@ fn weigh(
         .map_err(|error| error.to_string())
 }
 
-fn join(own: &Introduction, member: &str, map: ClusterMap) -> Result<Decision, String> {
+fn join(
+    own: &Introduction,
+    member: &str,
+    map: ClusterMap,
+    hears: &[(&str, &[NodeId])],
+) -> Result<Decision, String> {
     let name = &own.facts.name;
     let cluster = map.cluster();
     let Some(node) = map.node_named(name) else {
@@ -299,34 +359,48 @@ fn join(own: &Introduction, member: &str, map: ClusterMap) -> Result<Decision, S
             own.partitions,
         ));
     }
+    if let Some((member, _)) = hears.iter().find(|(_, heard)| heard.contains(&node.id)) {
+        return Ok(Decision::Heard((*member).to_owned()));
+    }
     Ok(Decision::Claim(cluster))
 }
 
-/// Whether a node that belongs to `cluster` may start, by what its peers answered. It may not if most of the
-/// nodes say what does not fit: another name, another cluster, a clock far off. Fewer may be at fault
-/// themselves, and must not keep the others from being a quorum: they come back as a warning.
+/// Whether a node that belongs to `cluster` may start, by what its peers answered. What may not fit is
+/// another name, another cluster, a clock far off; it may be the other's fault as well as this node's:
 ///
-/// # Errors
-/// What is wrong, in words.
+/// - So many say so that this node and all the others are no majority: it is wrong. It could not serve
+///   without one of them, or it is the one at fault.
+/// - Fewer, and nobody says that it fits: that is unclear. One peer that is at fault must not keep a
+///   majority of others from starting, and this node must not serve with it alone. So it waits for one
+///   more, and answers meanwhile: of those that fit each other the second to come starts, and then the first.
+/// - Fewer, and somebody fits: they are at fault, and it starts beside them.
+#[must_use]
 pub fn check_member(
     own: &Introduction,
     cluster: ClusterId,
     answers: &BTreeMap<String, Answer>,
-) -> Result<Option<String>, String> {
-    let mut wrong = Vec::new();
+) -> Place {
+    let (mut fit, mut wrong) = (0, Vec::new());
     for peer in &own.peers {
-        let Some(Answer::Member(member)) = answers.get(&peer.name) else {
+        let Some(answer) = answers.get(&peer.name) else {
             continue;
         };
-        let fits = check_name(peer, &member.name)
-            .and_then(|()| check_cluster(peer, cluster, &member.map))
-            .and_then(|()| check_clock(peer, own.wall_ms, member.wall_ms));
-        wrong.extend(fits.err());
+        let fits = check_name(peer, answer.name()).and_then(|()| match answer {
+            Answer::Empty(empty) => check_clock(peer, own.wall_ms, empty.wall_ms),
+            Answer::Member(member) => check_cluster(peer, cluster, &member.map)
+                .and_then(|()| check_clock(peer, own.wall_ms, member.wall_ms)),
+        });
+        match fits {
+            Ok(()) => fit += 1,
+            Err(words) => wrong.push(words),
+        }
     }
-    let most = wrong.len() > own.peers.len() / 2;
+    let nodes = own.peers.len();
+    let is_minority = nodes.saturating_sub(wrong.len()) < nodes / 2 + 1;
     match wrong.into_iter().next() {
-        Some(words) if most => Err(words),
-        words => Ok(words),
+        Some(words) if is_minority => Place::Wrong(words),
+        Some(words) if fit == 0 => Place::Unclear(words),
+        words => Place::Fits(words),
     }
 }
 
@@ -357,21 +431,24 @@ fn check_name(peer: &Peer, name: &str) -> Result<(), String> {
 }
 
 fn check_clock(peer: &Peer, own_ms: u64, their_ms: u64) -> Result<(), String> {
-    let apart = Duration::from_millis(own_ms.abs_diff(their_ms));
-    if apart <= CLOCK_SKEW_MAX {
-        return Ok(());
+    match clock_apart(&peer.name, their_ms.wrapping_sub(own_ms).cast_signed()) {
+        Some(words) => Err(words),
+        None => Ok(()),
     }
-    Err(format!(
-        "the clock of {} is {:.1} s {} this node's, {} s are allowed: set both by NTP",
-        peer.name,
-        apart.as_secs_f64(),
-        if their_ms > own_ms {
-            "ahead of"
-        } else {
-            "behind"
-        },
-        CLOCK_SKEW_MAX.as_secs(),
-    ))
+}
+
+/// In words, that the clock of a node is too far ahead of this node's, or behind it; none if it is not.
+#[must_use]
+pub fn clock_apart(name: &str, ahead_ms: i64) -> Option<String> {
+    let apart = Duration::from_millis(ahead_ms.unsigned_abs());
+    (apart > CLOCK_SKEW_MAX).then(|| {
+        format!(
+            "the clock of {name} is {:.1} s {} this node's, {} s are allowed: set both by NTP",
+            apart.as_secs_f64(),
+            if ahead_ms > 0 { "ahead of" } else { "behind" },
+            CLOCK_SKEW_MAX.as_secs(),
+        )
+    })
 }
 
 fn check_empty(peer: &Peer, own: &Introduction, theirs: &Introduction) -> Result<(), String> {

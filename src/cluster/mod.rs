@@ -10,19 +10,27 @@
 //! - the cluster map: which replica of a node is the one that counts, after the node came without its
 //!   data ([`crate::shard`] keeps it, replicated, in the home partition);
 //! - nodes that ask to be taken in again, until the map's leader looks;
+//! - where the nodes are whose hosts have names ([`addresses`]);
+//! - what the other nodes' clocks say;
 //! - which nodes are to lead nothing;
 //! - whose disks are nearly full;
 //! - whether this node's own data has been outlived by a newer life of it.
 //!
 //! - [`ring`]: where partitions should be: a pure function of the nodes.
 //! - [`map`]: the nodes there are, and where partitions are.
+//! - [`addresses`]: where the nodes are now.
 //! - [`bootstrap`]: how nodes that start for the first time become one cluster.
+//! - [`clocks`]: how far the other nodes' clocks are from this node's.
+//! - [`namesake`]: a name is for one node only.
 //! - [`leaving`]: when a node parts with its data.
 
+pub mod addresses;
 pub mod bootstrap;
+pub mod clocks;
 mod flow;
 pub mod leaving;
 pub mod map;
+pub mod namesake;
 pub mod ring;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +40,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::replica::{node_of, replica_id};
-use map::{ClusterMap, MapError, NodeFacts, NodeState};
+use addresses::Addresses;
+use clocks::Clocks;
+use map::{ClusterMap, MapError, NodeState};
 
 /// A node's number, from 1; never used again.
 pub type NodeId = u32;
@@ -122,8 +132,8 @@ pub struct NodeInfo {
     pub id: NodeId,
     /// Its name.
     pub name: String,
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it listens, `HOST:PORT`: [`ClusterView::address`] has what a name stands for now.
+    pub address: String,
     /// How many cores it has.
     pub cores: u16,
     /// The zone it stands in; empty for none.
@@ -150,6 +160,7 @@ pub struct ClusterView {
     identity: Identity,
     /// By number, this node among them.
     nodes: Vec<NodeInfo>,
+    addresses: Addresses,
     /// By partition: the nodes that hold it, the one that should lead first.
     placement: Vec<Vec<NodeId>>,
     /// By partition: the node that leads it, 0 for none. Where there is a replica here, as the core that
@@ -165,6 +176,7 @@ pub struct ClusterView {
     seen_changes: AtomicU64,
     /// When each other node was last heard of.
     heard: Mutex<BTreeMap<NodeId, Duration>>,
+    clocks: Clocks,
     /// Nodes that came without their data: by name, the folder they have now, and when they said so.
     claims: Mutex<BTreeMap<String, (String, Duration)>>,
     /// Whether another node has welcomed this start.
@@ -198,6 +210,7 @@ impl ClusterView {
         nodes.sort_unstable_by_key(|node| node.id);
         Self {
             identity,
+            addresses: Addresses::of(&nodes),
             nodes,
             leaders: placement.iter().map(|_| AtomicU32::new(0)).collect(),
             placement,
@@ -206,6 +219,7 @@ impl ClusterView {
             seen: Mutex::default(),
             seen_changes: AtomicU64::new(0),
             heard: Mutex::default(),
+            clocks: Clocks::default(),
             claims: Mutex::default(),
             welcomed: AtomicBool::new(false),
             outlived: OnceLock::new(),
@@ -219,17 +233,15 @@ impl ClusterView {
         }
     }
 
-    /// The view of a node that begins. `seen` are the starts of others that its folder remembers;
-    /// `resolve` finds the address that a node has now.
+    /// The view of a node that begins. `seen` are the starts of others that its folder remembers.
     ///
     /// # Errors
-    /// In words: an address cannot be resolved, or the map cannot be used.
+    /// In words: the map cannot be used.
     pub fn of_map(
         map: ClusterMap,
         here: NodeId,
         told: ToldStart,
         seen: &[Seen],
-        resolve: impl Fn(&NodeFacts) -> Result<SocketAddr, String>,
     ) -> Result<Self, String> {
         let living = map
             .nodes()
@@ -237,16 +249,16 @@ impl ClusterView {
             .filter(|node| node.state != NodeState::Gone);
         let info = |node: &map::Node| {
             let facts = &node.facts;
-            Ok(NodeInfo {
+            NodeInfo {
                 id: node.id,
                 name: facts.name.clone(),
-                address: resolve(facts)?,
+                address: facts.address.clone(),
                 cores: facts.cores,
                 zone: facts.zone.clone(),
                 weight: facts.weight,
-            })
+            }
         };
-        let nodes = living.map(info).collect::<Result<_, String>>()?;
+        let nodes = living.map(info).collect();
         let identity = Identity {
             cluster: map.cluster(),
             node: here,
@@ -356,6 +368,22 @@ impl ClusterView {
     #[must_use]
     pub fn heard(&self, node: NodeId) -> Duration {
         locked(&self.heard).get(&node).copied().unwrap_or_default()
+    }
+
+    /// The other nodes that were heard of within a time before `now`.
+    #[must_use]
+    pub fn heard_within(&self, within: Duration, now: Duration) -> Vec<NodeId> {
+        let heard = locked(&self.heard);
+        let lately = heard
+            .iter()
+            .filter(|(_, at)| now.saturating_sub(**at) < within);
+        lately.map(|(node, _)| *node).collect()
+    }
+
+    /// The other nodes' clocks.
+    #[must_use]
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks
     }
 
     /// Another node has welcomed this start.
@@ -504,6 +532,25 @@ impl ClusterView {
         self.nodes.get(found.ok()?)
     }
 
+    /// Where the nodes are.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Where a node is now; none while its host's name stands for nothing.
+    #[must_use]
+    pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        self.addresses.get(node)
+    }
+
+    /// Where clients find a node: its address now, or else as the map has it.
+    #[must_use]
+    pub fn shown_address(&self, node: &NodeInfo) -> String {
+        let now = self.address(node.id);
+        now.map_or_else(|| node.address.clone(), |address| address.to_string())
+    }
+
     /// The nodes that hold a partition, the one that should lead first.
     #[must_use]
     pub fn holders(&self, partition: u16) -> &[NodeId] {
@@ -624,7 +671,7 @@ mod tests {
         NodeInfo {
             id,
             name: format!("n{id}"),
-            address: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            address: "127.0.0.1:7400".to_owned(),
             cores: 1,
             zone: String::new(),
             weight: 1,

@@ -12,7 +12,8 @@ const PEERS_MAX: usize = 1024;
 pub struct Peer {
     /// Its name.
     pub name: String,
-    /// `HOST:PORT`; the host may be a name, which is resolved when it is dialled.
+    /// `HOST:PORT`; the host may be a name, which is looked up at the start and whenever the node cannot be
+    /// reached there.
     pub address: String,
 }
 

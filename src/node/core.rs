@@ -363,9 +363,9 @@ impl Port for CorePort<'_> {
     }
 
     fn dial(&mut self, dial: u64, node: NodeId) {
-        // The shard asks for nodes that the view has; it gives up a dial that is not answered.
-        if let Some(node) = self.cluster.node(node) {
-            self.ring.connect(dial, node.address, CONNECT_TIMEOUT);
+        // The shard asks for nodes that have an address; it gives up a dial that is not answered.
+        if let Some(address) = self.cluster.address(node) {
+            self.ring.connect(dial, address, CONNECT_TIMEOUT);
         }
     }
 

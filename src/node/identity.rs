@@ -9,9 +9,10 @@ use ringbolt_wire::message::NodeId;
 use super::StartError;
 use super::format::DataDir;
 use super::meet::{self, Reception, Round};
-use crate::cluster::bootstrap::{self, Decision, Introduction, Search};
+use crate::cluster::bootstrap::{self, Answer, Decision, Introduction, Member, Place, Search};
 use crate::cluster::leaving::FolderTold;
 use crate::cluster::map::{ClusterMap, NodeFacts};
+use crate::cluster::namesake::Namesake;
 use crate::config::{Peer, Settings};
 
 /// The pause between two rounds of questions.
@@ -39,7 +40,7 @@ pub(super) fn settle(
     settings: &Settings,
     dir: &mut DataDir,
     port: TcpListener,
-    stop: impl FnMut(Duration) -> Result<bool, StartError>,
+    mut stop: impl FnMut(Duration) -> Result<bool, StartError>,
 ) -> Result<Option<Membership>, StartError> {
     dir.identify(&settings.name, &settings.peers)?;
     if let Some(why) = found_lost(settings, dir)? {
@@ -54,7 +55,9 @@ pub(super) fn settle(
     }
     let own = introduce(settings, dir)?;
     if let Some((map, node)) = dir.cluster()? {
-        check_place(&own, &map)?;
+        if !check_place(&own, &map, port, &mut stop)? {
+            return Ok(None);
+        }
         let map = refresh(map, node, own.facts, dir)?;
         return Ok(Some(Membership { node, map }));
     }
@@ -65,22 +68,62 @@ pub(super) fn settle(
     Ok(Some(Membership { node, map }))
 }
 
-/// Asks the peers once whether a node that belongs to a cluster is where it belongs: those that are not
-/// there now will be served when they come.
-fn check_place(own: &Introduction, map: &ClusterMap) -> Result<(), StartError> {
+/// Asks the peers whether a node that belongs to a cluster is where it belongs: those that are not there
+/// now will be served when they come. Where that is unclear it asks until it is not, and meanwhile
+/// answers those that ask the same. `false` if it is to stop.
+fn check_place(
+    own: &Introduction,
+    map: &ClusterMap,
+    port: TcpListener,
+    mut stop: impl FnMut(Duration) -> Result<bool, StartError>,
+) -> Result<bool, StartError> {
     if own.peers.len() < 2 {
-        return Ok(());
+        return Ok(true);
     }
-    let round = meet::ask_all(&own.peers, &own.facts.name, None, meet::GLANCE_MAX);
-    let own = Introduction {
-        wall_ms: round.wall_ms,
-        ..own.clone()
-    };
-    let checked = bootstrap::check_member(&own, map.cluster(), &round.answers);
-    if let Some(words) = checked.map_err(StartError::Cluster)? {
-        tracing::warn!("{words}");
+    let name = &own.facts.name;
+    let told = Answer::Member(Member {
+        name: name.clone(),
+        map: map
+            .encode()
+            .map_err(|error| StartError::Cluster(error.to_string()))?,
+        wall_ms: own.wall_ms,
+        heard: Vec::new(),
+    });
+    let _answering = answer_peers(port, told)?;
+    let mut tell_at = Instant::now();
+    loop {
+        let others = own.peers.iter().filter(|peer| peer.name != *name);
+        let round = meet::ask_all(others, name, None, meet::GLANCE_MAX);
+        let own = Introduction {
+            wall_ms: round.wall_ms,
+            ..own.clone()
+        };
+        match bootstrap::check_member(&own, map.cluster(), &round.answers) {
+            Place::Fits(words) => {
+                if let Some(words) = words {
+                    tracing::warn!("{words}");
+                }
+                return Ok(true);
+            }
+            Place::Wrong(words) => return Err(StartError::Cluster(words)),
+            Place::Unclear(words) if Instant::now() >= tell_at => {
+                tell_at = Instant::now() + EVERY_WORD;
+                tracing::error!(
+                    "not started yet: {words}. It may be the fault of either, and no other node \
+                     answers: this one waits until that is mended, or another node agrees with it"
+                );
+            }
+            Place::Unclear(_) => {}
+        }
+        if stop(PAUSE)? {
+            return Ok(false);
+        }
     }
-    Ok(())
+}
+
+fn answer_peers(port: TcpListener, told: Answer) -> Result<Reception, StartError> {
+    Reception::open(port, told)
+        .map_err(|error| StartError::Cluster(format!("peers cannot be answered: {error}")))
 }
 
 /// Why the data of a node of several must not be used any more, as far as its folder tells. Of a node
@@ -118,20 +161,29 @@ fn find(
     folder: &Path,
     mut stop: impl FnMut(Duration) -> Result<bool, StartError>,
 ) -> Result<Option<(ClusterMap, NodeId)>, StartError> {
-    let _answering = Reception::open(port, own.clone())
-        .map_err(|error| StartError::Cluster(format!("peers cannot be answered: {error}")))?;
+    let _answering = answer_peers(port, Answer::Empty(own.clone()))?;
     let name = own.facts.name.clone();
     let peers = own.peers.clone();
     let mut search = Search::new(own);
-    let mut tell_at = Instant::now() + FIRST_WORD;
+    let (mut namesake, mut may_claim) = (Namesake::default(), false);
+    let begun = Instant::now();
+    let mut tell_at = begun + FIRST_WORD;
     loop {
         let was_lost = search.claim().is_some();
+        let claim = search.claim().filter(|_| may_claim);
+        // A node without peers has nobody who could look for it elsewhere.
+        let asked = peers.iter().filter(|_| peers.len() > 1);
         let Round {
             wall_ms,
             answers,
+            own,
             silent,
-        } = meet::ask_all(&peers, &name, search.claim(), meet::ASK_MAX);
-        match search.decide(wall_ms, answers) {
+        } = meet::ask_all(asked, &name, claim, meet::ASK_MAX);
+        let decision = search.decide(wall_ms, answers);
+        may_claim = namesake
+            .may_claim(begun.elapsed(), search.own(), own.as_ref(), &decision)
+            .map_err(StartError::Cluster)?;
+        match decision {
             Decision::Form(map) => {
                 let node = map.node_named(&name).map_or(1, |node| node.id);
                 return Ok(Some((map, node)));
@@ -146,7 +198,13 @@ fn find(
                 );
             }
             Decision::Refuse(words) => return Err(StartError::Cluster(words)),
-            Decision::Claim(_) | Decision::AskAgain => {}
+            Decision::Heard(member) if Instant::now() >= tell_at => {
+                tell_at = Instant::now() + EVERY_WORD;
+                tracing::info!(
+                    "waiting: {member} hears this node's earlier life, or another node of its name"
+                );
+            }
+            Decision::Heard(_) | Decision::Claim(_) | Decision::AskAgain => {}
         }
         if Instant::now() >= tell_at {
             tell_at = Instant::now() + EVERY_WORD;

@@ -5,8 +5,8 @@
 //! connection after the other, each within a second; each round asks all peers at once, one short-lived
 //! thread a peer, each within two seconds. A connection carries one question and its answer.
 //!
-//! A node that belongs to a cluster asks once at its start, for as long as a healthy peer needs, whether it
-//! is where it belongs.
+//! A node that belongs to a cluster asks at its start, for as long as a healthy peer needs, whether it is
+//! where it belongs, and answers those that do the same.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -21,7 +21,7 @@ use ringbolt_wire::message::{ErrorCode, ErrorReply, Response};
 use ringbolt_wire::peer::{self, Claim, INTRODUCED_BYTES_MAX, PEER_VERSION};
 use ringbolt_wire::{HELLO_FRAME_BYTES_MAX, codec};
 
-use crate::cluster::bootstrap::{Answer, Introduction, Member};
+use crate::cluster::bootstrap::Answer;
 use crate::config::Peer;
 
 /// How long a peer may take to answer, from the first try to connect.
@@ -52,11 +52,11 @@ pub(super) struct Reception {
 }
 
 impl Reception {
-    /// Begins to answer on the port that is listened on.
+    /// Begins to answer this on the port that is listened on.
     ///
     /// # Errors
     /// The system's.
-    pub fn open(port: TcpListener, own: Introduction) -> io::Result<Self> {
+    pub fn open(port: TcpListener, own: Answer) -> io::Result<Self> {
         port.set_nonblocking(true)?;
         let ending = Arc::new(AtomicBool::new(false));
         let thread = {
@@ -83,7 +83,7 @@ impl Drop for Reception {
     }
 }
 
-fn receive(port: &TcpListener, own: &Introduction, ending: &AtomicBool) {
+fn receive(port: &TcpListener, own: &Answer, ending: &AtomicBool) {
     while !ending.load(Ordering::Acquire) {
         match port.accept() {
             Ok((mut stream, from)) => {
@@ -98,18 +98,15 @@ fn receive(port: &TcpListener, own: &Introduction, ending: &AtomicBool) {
 }
 
 /// Takes one question and answers it.
-fn answer(stream: &mut TcpStream, own: &Introduction) -> io::Result<()> {
+fn answer(stream: &mut TcpStream, own: &Answer) -> io::Result<()> {
     let until = Instant::now() + ANSWER_MAX;
     let question = read_frame(stream, HELLO_FRAME_BYTES_MAX, until)?;
     let view = frame::open(&question).map_err(io::Error::other)?;
     let mut out = Vec::new();
     match peer::decode_introduce(&view) {
-        // Only members have anybody to take in.
+        // Only members that serve take anybody in.
         Ok((PEER_VERSION, _)) => {
-            let answer = Answer::Empty(Introduction {
-                wall_ms: wall_ms(),
-                ..own.clone()
-            });
+            let answer = own.clone().at(wall_ms());
             let answer = answer.encode().map_err(io::Error::other)?;
             peer::encode_introduced(view.request_id, &answer, &mut out)
                 .map_err(io::Error::other)?;
@@ -117,15 +114,18 @@ fn answer(stream: &mut TcpStream, own: &Introduction) -> io::Result<()> {
         Ok((version, _)) => {
             let message = format!(
                 "{} speaks peer version {PEER_VERSION}, this node {version}: upgrade the older",
-                own.facts.name
+                own.name()
             );
             refuse(&mut out, view.request_id, ErrorCode::Unsupported, &message);
         }
         Err(_) => {
-            let message = format!(
-                "node {} is not part of a cluster yet: it waits for its peers",
-                own.facts.name
-            );
+            let name = own.name();
+            let message = match own {
+                Answer::Empty(_) => {
+                    format!("node {name} is not part of a cluster yet: it waits for its peers")
+                }
+                Answer::Member(_) => format!("node {name} starts: it asks its peers"),
+            };
             refuse(&mut out, view.request_id, ErrorCode::Unavailable, &message);
         }
     }
@@ -149,31 +149,33 @@ pub(super) struct Round {
     pub wall_ms: u64,
     /// By name.
     pub answers: BTreeMap<String, Answer>,
+    /// What was answered at this node's own address, if that was asked.
+    pub own: Option<Answer>,
     /// The others, each with the reason in words.
     pub silent: Vec<(String, String)>,
 }
 
-/// Asks all peers at once, but the one named `own`. A node that has lost its data adds its claim.
-/// Returns when each has answered or had its time, `most`.
-pub(super) fn ask_all(
-    peers: &[Peer],
+/// Asks these peers at once; the one named `own` is this node's own address. A node that has lost its
+/// data adds its claim for the others. Returns when each has answered or had its time, `most`.
+pub(super) fn ask_all<'p>(
+    peers: impl Iterator<Item = &'p Peer>,
     own: &str,
     claim: Option<Claim<'_>>,
     most: Duration,
 ) -> Round {
     let (begun, begun_wall_ms) = (Instant::now(), wall_ms());
-    let others: Vec<&Peer> = peers.iter().filter(|peer| peer.name != own).collect();
+    let peers: Vec<&Peer> = peers.collect();
     let outcomes: Vec<Result<Answer, String>> = thread::scope(|scope| {
-        let asking: Vec<_> = others
+        let asking: Vec<_> = peers
             .iter()
             .map(|peer| {
                 let ask = || {
-                    let mut answer =
+                    let claim = claim.filter(|_| peer.name != own);
+                    let answer =
                         ask(&peer.address, claim, most).map_err(|error| error.to_string())?;
-                    let (Answer::Empty(Introduction { wall_ms, .. })
-                    | Answer::Member(Member { wall_ms, .. })) = &mut answer;
-                    *wall_ms = wall_ms.saturating_sub(begun.elapsed().as_millis() as u64);
-                    Ok(answer)
+                    let passed_ms = begun.elapsed().as_millis() as u64;
+                    let wall_ms = answer.wall_ms().saturating_sub(passed_ms);
+                    Ok(answer.at(wall_ms))
                 };
                 let builder = thread::Builder::new().stack_size(ASKING_STACK_BYTES);
                 builder.spawn_scoped(scope, ask)
@@ -190,10 +192,13 @@ pub(super) fn ask_all(
     let mut round = Round {
         wall_ms: begun_wall_ms,
         answers: BTreeMap::new(),
+        own: None,
         silent: Vec::new(),
     };
-    for (peer, outcome) in others.into_iter().zip(outcomes) {
+    for (peer, outcome) in peers.into_iter().zip(outcomes) {
         match outcome {
+            // It may well be that nobody reaches its own address from where it is.
+            outcome if peer.name == own => round.own = outcome.ok(),
             Ok(answer) => {
                 round.answers.insert(peer.name.clone(), answer);
             }

@@ -12,6 +12,7 @@ pub mod format;
 mod handler;
 mod identity;
 mod listen;
+mod lookup;
 pub mod mailbox;
 mod meet;
 mod memory;
@@ -135,6 +136,7 @@ fn serve(
     let begun = Instant::now();
     let mut ready = 0;
     loop {
+        lookup::look(&plan.cluster);
         match node.next_report()? {
             Some(Report::Ready) => ready += 1,
             Some(Report::Ended) => return node.finish(1),
@@ -168,6 +170,7 @@ fn serve(
     let mut leaving = Leaving::default();
     while !stop_asked(WATCH_EVERY)? {
         kept.follow(&plan.cluster, dir)?;
+        lookup::look(&plan.cluster);
         if let Some(why) = plan.cluster.outlived() {
             return Err(StartError::Outlived(why.to_owned()));
         }

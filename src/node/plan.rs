@@ -1,6 +1,5 @@
 //! From settings to what each component is told; how a core's memory is shared out.
 
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +12,6 @@ use ringbolt_wire::message::KEYSPACE_SYSTEM;
 use super::StartError;
 use super::format::DataDir;
 use super::identity::Membership;
-use crate::cluster::map::NodeFacts;
 use crate::cluster::{ClusterView, ToldStart};
 use crate::config::{Compression, Durability as DurabilitySetting, RespCluster, Settings};
 use crate::resp;
@@ -60,7 +58,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`StartError::Damaged`] if the folder names a durability mode that is not known;
-    /// [`StartError::Cluster`] if a node's address cannot be resolved.
+    /// [`StartError::Cluster`] if the map cannot be used.
     pub(super) fn new(
         settings: &Settings,
         dir: &DataDir,
@@ -79,6 +77,8 @@ impl Plan {
             }
         };
         let limits = limits(settings);
+        let cluster = ClusterView::of_map(member.map.clone(), member.node, told, &dir.seen()?)
+            .map_err(StartError::Cluster)?;
         Ok(Self {
             shards: (0..format.cores).map(|core| dir.shard(core)).collect(),
             map: Arc::new(PartitionMap::spread(
@@ -86,7 +86,7 @@ impl Plan {
                 format.partitions,
                 format.cores,
             )),
-            cluster: Arc::new(view(member, dir, told)?),
+            cluster: Arc::new(cluster),
             engine: engine(settings, &limits),
             resp: Arc::new(resp_options(settings)),
             limits,
@@ -125,20 +125,6 @@ impl Plan {
             },
         }
     }
-}
-
-/// The cluster as the map has it, with the addresses that its nodes' names have now.
-fn view(member: &Membership, dir: &DataDir, told: ToldStart) -> Result<ClusterView, StartError> {
-    let resolve = |facts: &NodeFacts| {
-        let found = facts.address.to_socket_addrs();
-        let first = found.ok().and_then(|mut found| found.next());
-        first.ok_or_else(|| {
-            let (address, name) = (&facts.address, &facts.name);
-            format!("the address {address} of node {name} cannot be resolved")
-        })
-    };
-    let map = member.map.clone();
-    ClusterView::of_map(map, member.node, told, &dir.seen()?, resolve).map_err(StartError::Cluster)
 }
 
 fn resp_options(settings: &Settings) -> resp::Options {

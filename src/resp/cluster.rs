@@ -54,11 +54,15 @@ impl Cluster<'_> {
 
     fn host(&self, node: &NodeInfo) -> String {
         let listen = self.options.listen.filter(|_| node.id == self.view.here());
-        Options::host_of(listen.unwrap_or(node.address))
+        match listen.or_else(|| self.view.address(node.id)) {
+            Some(address) => Options::host_of(address),
+            // A name that stands for nothing here may stand for something where the client is.
+            None => native(node).0.to_owned(),
+        }
     }
 
     fn port(&self, node: &NodeInfo) -> u16 {
-        self.options.port_of(node.address)
+        self.options.port_of(native(node).1)
     }
 
     /// The name of 40 hexadecimal digits that Redis's nodes have.
@@ -160,7 +164,7 @@ impl Cluster<'_> {
             text.push_str(&format!(
                 "{} {host}:{port}@{} {myself}master - 0 0 {} connected",
                 self.name(node.id),
-                node.address.port(),
+                native(node).1,
                 self.view.map_version(),
             ));
             for range in ranges.iter().filter(|range| range.leader == node.id) {
@@ -197,6 +201,12 @@ impl Cluster<'_> {
     }
 }
 
+/// The host and port of a node's own protocol, as the map has them: there each has both.
+fn native(node: &NodeInfo) -> (&str, u16) {
+    let (host, port) = node.address.rsplit_once(':').unwrap_or_default();
+    (host, port.parse().unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -208,7 +218,7 @@ mod tests {
         let node = |id: NodeId| NodeInfo {
             id,
             name: format!("n{id}"),
-            address: SocketAddr::from(([127, 0, 0, 1], 7400 + 10 * (id as u16 - 1))),
+            address: format!("127.0.0.1:{}", 7400 + 10 * (id - 1)),
             cores: 1,
             zone: String::new(),
             weight: 1,

@@ -9,6 +9,7 @@
 //! whoever leads after a crash goes on where the last one was:
 //!
 //! ```text
+//!   the node:    none of its peers hears its earlier life, nor does that answer at its address
 //!   home leader: nothing heard of the node's earlier life for a while
 //!                map: the node's new folder, a new replica id in each of its partitions
 //!   the node:    is told the map, finds its folder in it, starts with blank replicas
@@ -41,7 +42,7 @@ use crate::replica::node_of;
 /// The row of the cluster map.
 const MAP_KEY: &[u8] = b"\0map";
 /// How long nothing must have been heard of a node's earlier life before another one takes its place.
-const GONE_AFTER: Duration = Duration::from_secs(3);
+pub(super) const GONE_AFTER: Duration = Duration::from_secs(3);
 /// How lately a node must have been heard of to count as there.
 const HEARD_WITHIN: Duration = Duration::from_millis(1500);
 /// How long a claim lasts: a node that wants in asks several times a second.
@@ -63,6 +64,7 @@ impl<E: Env> Inner<E> {
             self.take_in_claims();
             self.tell_map(&known);
         }
+        self.tell_clock();
         let cluster = &self.config.cluster;
         let newest = (known.map.version(), cluster.draining_changes());
         let is_new = self.map_taken.replace(newest) != newest;

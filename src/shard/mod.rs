@@ -22,6 +22,7 @@
 mod admin;
 mod ahead;
 mod catch_up;
+mod clocks;
 mod commit;
 mod consensus;
 pub mod counters;
@@ -287,6 +288,8 @@ struct Inner<E: Env> {
     /// How often the other nodes are still to be told that this one drains, or does not any more.
     tells_left: Cell<u32>,
     told_state: Cell<NodeState>,
+    /// When the other nodes are told this node's clock again.
+    next_clock: Cell<Duration>,
     /// When the cluster map is told again to the nodes that do not hold it.
     next_telling: Cell<Duration>,
     row_key: RefCell<RowKeyBuf>,
@@ -378,6 +381,7 @@ impl<E: Env> Shard<E> {
             slow_ticks: Cell::new(0),
             tells_left: Cell::new(0),
             told_state: Cell::default(),
+            next_clock: Cell::default(),
             next_telling: Cell::new(Duration::ZERO),
             row_key: RefCell::default(),
             inflight_bytes: Cell::new(0),

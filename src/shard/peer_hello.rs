@@ -6,6 +6,7 @@ use ringbolt_wire::message::ErrorCode;
 use ringbolt_wire::peer::{self, BATCH_BYTES_MAX, PEER_VERSION, PeerHello, PeerWelcome};
 
 use super::mail::{Origin, SessionKey};
+use super::members::GONE_AFTER;
 use super::peers::PeerId;
 use super::sessions::Stage;
 use super::{Inner, Leaving};
@@ -143,6 +144,7 @@ impl<E: Env> Inner<E> {
                 .map()
                 .map_or_else(Vec::new, |known| known.encoded.clone()),
             wall_ms: self.clock.get().wall_ms,
+            heard: cluster.heard_within(GONE_AFTER, self.clock.get().now),
         });
         let mut frame = Vec::new();
         let encoded = answer.encode().and_then(|answer| {

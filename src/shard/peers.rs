@@ -265,11 +265,20 @@ impl<E: Env> Inner<E> {
 
     /// Starts the dials that this turn asked for.
     pub(super) fn dial_peers(&self, port: &mut impl Port) {
-        let mut peers = self.peers.borrow_mut();
-        let peers = &mut *peers;
-        for index in peers.to_dial.drain(..) {
-            let link = &peers.links[index as usize];
-            port.dial(link.dial(index), link.to.node);
+        let mut lost = Vec::new();
+        {
+            let mut peers = self.peers.borrow_mut();
+            let peers = &mut *peers;
+            for index in peers.to_dial.drain(..) {
+                let link = &peers.links[index as usize];
+                match self.config.cluster.address(link.to.node) {
+                    Some(_) => port.dial(link.dial(index), link.to.node),
+                    None => lost.push(index),
+                }
+            }
+        }
+        for index in lost {
+            self.link_down(index, "the name of its host stands for no address yet");
         }
     }
 
@@ -322,6 +331,8 @@ impl<E: Env> Inner<E> {
             (link.to, was_open)
         };
         add(&self.counters.peer_links_failed_total, 1);
+        // It may be elsewhere now, whatever the failure was: another node may have its old address.
+        self.config.cluster.addresses().note_failed(to.node);
         if was_open {
             let links = &self.counters.peer_links;
             links.set(links.get().saturating_sub(1));
@@ -450,6 +461,11 @@ impl<E: Env> Inner<E> {
                 self.sleep_note_received(&note);
             }
             PeerItem::Pulse(pulse) => self.pulse_received(from.node, &pulse),
+            PeerItem::Clock { wall_ms } => {
+                let clock = self.clock.get();
+                let clocks = self.config.cluster.clocks();
+                clocks.told(from.node, wall_ms, clock.wall_ms, clock.now);
+            }
             PeerItem::NodeState(state) => {
                 self.config.cluster.note_draining(from.node, state.drains);
                 let now = self.clock.get().now;

@@ -64,7 +64,7 @@ pub(super) fn cluster_topology(cluster: &ClusterView, partitions: u16) -> Topolo
     let nodes = cluster.nodes().iter().map(|node| NodeInfo {
         id: node.id,
         name: node.name.clone(),
-        address: node.address.to_string(),
+        address: cluster.shown_address(node),
         cores: node.cores,
         zone: node.zone.clone(),
     });

@@ -2,7 +2,7 @@
 
 use ringbolt_engine::engine::EngineStats;
 use ringbolt_engine::env::Env;
-use ringbolt_wire::message::{Keyspace, ReplicaStatus};
+use ringbolt_wire::message::{Keyspace, NodeId, ReplicaStatus};
 
 use super::Shard;
 use super::counters::Counters;
@@ -47,6 +47,8 @@ pub struct ShardView {
     pub account: AccountView,
     /// The keys and partitions that its requests are for.
     pub hot: HotView,
+    /// How far the other nodes' clocks are ahead of this node's, in milliseconds; told by core 0 alone.
+    pub clocks: Vec<(NodeId, i64)>,
     /// Every replica of this core; only for [`Depth::All`].
     pub replicas: Vec<ReplicaStatus>,
     /// Every keyspace; only for [`Depth::All`].
@@ -74,6 +76,10 @@ impl<E: Env> Shard<E> {
             account: inner.account.view(depth == Depth::Requests),
             hot: inner.hot.view(),
             failure: failure.map(|failure| failure.to_string()),
+            clocks: match inner.config.core {
+                0 => inner.config.cluster.clocks().ahead_ms(inner.env.now()),
+                _ => Vec::new(),
+            },
             replicas: if all {
                 inner.own_replicas()
             } else {

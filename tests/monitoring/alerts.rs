@@ -47,6 +47,14 @@ const ALERTS: &[Alert] = &[
         remedy: "Look whether that node runs and the network reaches it. One more loss may take the quorum.",
     },
     Alert {
+        name: "RingboltClocksApart",
+        when: "<clock_apart_seconds> > 10",
+        lasting: "15s",
+        severity: "warning",
+        summary: "On {{ $labels.instance }} the clock of node {{ $labels.node }} is {{ $value }} s off",
+        remedy: "Set the clocks by NTP. Until then records with a TTL expire too early or too late: drain the node whose clock is wrong.",
+    },
+    Alert {
         name: "RingboltReplicationLag",
         when: "max by (node) (<replication_lag_entries>) > 10000",
         lasting: "2m",

@@ -63,7 +63,7 @@ fn name(index: usize) -> String {
     format!("n{}", index + 1)
 }
 
-fn arguments(index: usize, addresses: &[SocketAddr]) -> Vec<String> {
+pub(super) fn arguments(index: usize, addresses: &[SocketAddr]) -> Vec<String> {
     let peers: Vec<String> = (0..)
         .zip(addresses)
         .map(|(index, address)| format!("{}={address}", name(index)))

@@ -119,6 +119,18 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// The code it ends with by itself.
+    pub fn ended(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the server goes on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// SIGTERM, and waits for its end.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");

@@ -570,6 +570,10 @@ fn nodes_talk_as_documented() {
         bits: &[0b1000_0001, 1],
     });
     check("sleep", &[sleep, pulse], &[]);
+    let clock = PeerItem::Clock {
+        wall_ms: 1_700_000_000_000,
+    };
+    check("clock", &[clock], &[]);
 
     assert!(examples.is_empty(), "not replayed: {:?}", examples.keys());
 }

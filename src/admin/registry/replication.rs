@@ -57,6 +57,23 @@ pub(super) const METRICS: &[Metric] = &[
         read: Read::Each(|core| by_member(core, |_, _, alive| f64::from(u8::from(!alive)))),
     },
     Metric {
+        name: "clock_apart_seconds",
+        help: "How far the clock of the other node is from this node's, either way; more than 10 s is a fault",
+        kind: Kind::Gauge,
+        labels: &["node"],
+        read: Read::EachMax(|core| {
+            let clocks = core.shard.clocks.iter();
+            clocks
+                .map(|(node, ahead_ms)| {
+                    (
+                        vec![node.to_string()],
+                        ahead_ms.unsigned_abs() as f64 / 1000.0,
+                    )
+                })
+                .collect()
+        }),
+    },
+    Metric {
         name: "partition_requests_total",
         help: "Requests for keys of the partition that this node has served",
         kind: Kind::Counter,

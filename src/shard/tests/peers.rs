@@ -1,10 +1,12 @@
 //! Links between nodes, and requests that pass them.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ringbolt_engine::entry::PartitionId;
 use ringbolt_engine::env::Env;
+use ringbolt_engine::env::sim::{self, SimOptions};
 use ringbolt_wire::frame::{self, HEADER_BYTES, Peek};
 use ringbolt_wire::message::{ErrorCode, ErrorReply, Request, Response, Ttl};
 use ringbolt_wire::peer::{
@@ -13,13 +15,16 @@ use ringbolt_wire::peer::{
 };
 
 use super::network::{Network, Weather, with_nodes};
-use super::rig::{Rig, limits};
+use super::rig::{PARTITIONS, Rig, limits};
 use super::{code, get, incr, put, value};
+use crate::cluster::addresses::LOOK_UP_EVERY;
 use crate::cluster::bootstrap::Answer;
+use crate::cluster::{ClusterView, Identity, NodeInfo};
 use crate::replica::replica_id;
 use crate::shard::limits::ShardLimits;
 use crate::shard::mail::{Origin, Scope, SessionKey, Ticket};
 use crate::shard::trace::Trace;
+use crate::shard::view::Depth;
 
 /// A client of node `from` whose request is to be forwarded: what it is told comes by
 /// [`Asked::answer`].
@@ -245,6 +250,59 @@ fn dials_back_off_and_a_request_is_refused_meanwhile() {
 }
 
 #[test]
+fn a_node_whose_name_stands_for_nothing_is_dialed_once_it_has_an_address() {
+    sim::run(29, SimOptions::default(), |env| async move {
+        let node = |id, address: &str| NodeInfo {
+            id,
+            name: format!("node-{id}"),
+            address: address.to_owned(),
+            cores: 1,
+            zone: String::new(),
+            weight: 1,
+        };
+        let identity = Identity {
+            cluster: 77,
+            node: 1,
+            boot: 1,
+            start: 1,
+        };
+        let nodes = vec![node(1, "127.0.0.1:7400"), node(2, "b.example:7400")];
+        let placement = vec![vec![1]; usize::from(PARTITIONS)];
+        let view = Arc::new(ClusterView::new(identity, nodes, placement));
+        assert_eq!(
+            view.addresses().due(Instant::now()).len(),
+            1,
+            "at the start"
+        );
+        let rig = Rig::open(env.clone(), Arc::clone(&view), limits()).await;
+        let inner = &rig.shards[0].0;
+        let dials = async || {
+            for _ in 0..1000 {
+                inner.peer_send(
+                    2,
+                    0,
+                    &PeerItem::Map {
+                        version: 1,
+                        bytes: b"",
+                    },
+                );
+                env.sleep(Duration::from_millis(1)).await;
+            }
+            rig.take_dials().len()
+        };
+        assert_eq!(dials().await, 0);
+        assert!(inner.counters.peer_links_failed_total.get() >= 2);
+        let address = ([10, 0, 0, 2], 7400).into();
+        view.addresses().take(2, Ok(vec![address]));
+        env.sleep(SECOND).await;
+        assert!(dials().await > 0);
+        // It failed before, so the name is to be looked up once more.
+        let later = Instant::now() + LOOK_UP_EVERY;
+        assert_eq!(view.addresses().due(later).len(), 1);
+    });
+}
+
+#[test]
 fn a_one_way_cut_ends_in_doubt_for_writes_and_by_the_deadline_for_reads() {
     with_nodes(24, &[1, 1], limits(), |network| async move {
         let (a, b) = (network.node(1), network.node(2));
@@ -381,6 +439,34 @@ fn a_node_without_a_cluster_is_told_of_this_one() {
         };
         assert_eq!(member.name, "node-1");
         assert!(member.wall_ms > 0);
+    });
+}
+
+#[test]
+fn a_clock_that_is_far_off_is_seen() {
+    with_nodes(32, &[1, 1], limits(), |network| async move {
+        let rig = network.node(1);
+        let hello = PeerHello {
+            to_core: 0,
+            ..hello()
+        };
+        let (conn, welcome) = say(&network, hello).await;
+        assert!(welcome.is_ok());
+        let mut bytes = Vec::new();
+        let start = peer::begin_batch(&mut bytes);
+        let wall_ms = rig.env.wall_ms() + 3_600_000;
+        PeerItem::Clock { wall_ms }.encode(&mut bytes).unwrap();
+        peer::finish_batch(&mut bytes, start).unwrap();
+        rig.send(conn, &bytes);
+        network.env.sleep(Duration::from_millis(1)).await;
+        let clocks = rig.shards[0].view(Depth::Counters).clocks;
+        let [(2, ahead_ms)] = clocks[..] else {
+            panic!("{clocks:?}");
+        };
+        assert!((3_599_000..=3_600_000).contains(&ahead_ms), "{ahead_ms}");
+        let now = rig.env.now();
+        let news = rig.shards[0].0.config.cluster.clocks().news(now);
+        assert_eq!(news, [(2, ahead_ms)]);
     });
 }
 

@@ -153,7 +153,7 @@ pub(super) fn view(here: NodeId, boot: u64, cores: &[u16], placement: Placement)
     let nodes = (1..).zip(cores).map(|(id, &cores)| NodeInfo {
         id,
         name: format!("node-{id}"),
-        address: ([127, 0, 0, 1], 7400).into(),
+        address: "127.0.0.1:7400".to_owned(),
         cores,
         zone: String::new(),
         weight: 1,

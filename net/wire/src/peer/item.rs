@@ -16,6 +16,7 @@ const NODE_STATE: u8 = 6;
 const MAP: u8 = 7;
 const SLEEP: u8 = 8;
 const PULSE: u8 = 9;
+const CLOCK: u8 = 10;
 
 /// One more than the highest partition that there can be.
 const PARTITIONS_END: usize = 1 << 16;
@@ -186,6 +187,11 @@ pub enum PeerItem<'a> {
     Sleep(Sleep),
     /// A core is there, and these partitions sleep there.
     Pulse(Pulse<'a>),
+    /// What the node's clock says.
+    Clock {
+        /// In milliseconds since the Unix epoch.
+        wall_ms: u64,
+    },
 }
 
 /// The items of a batch's frame, in order, those with unknown tags left out. After an error there
@@ -320,6 +326,9 @@ fn read<'a>(rest: &mut Reader<'a>) -> Result<Option<PeerItem<'a>>, WireError> {
             pulse.check()?;
             PeerItem::Pulse(pulse)
         }
+        CLOCK => PeerItem::Clock {
+            wall_ms: body.u64()?,
+        },
         _ => return Ok(None),
     };
     body.end()?;
@@ -365,6 +374,7 @@ impl PeerItem<'_> {
                 PeerItem::Map { bytes, .. } => 8 + bytes.len(),
                 PeerItem::Sleep(_) => 35,
                 PeerItem::Pulse(pulse) => 2 + pulse.bits.len(),
+                PeerItem::Clock { .. } => 8,
             }
     }
 
@@ -435,6 +445,10 @@ impl PeerItem<'_> {
                 out.extend_from_slice(&sleep.term.to_le_bytes());
                 out.extend_from_slice(&sleep.index.to_le_bytes());
                 out.push(sleep.word as u8);
+                Ok(())
+            }),
+            PeerItem::Clock { wall_ms } => append(out, CLOCK, |out| {
+                out.extend_from_slice(&wall_ms.to_le_bytes());
                 Ok(())
             }),
             PeerItem::Pulse(pulse) => append(out, PULSE, |out| {

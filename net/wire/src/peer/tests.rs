@@ -396,6 +396,7 @@ proptest! {
                 word: [SleepWord::Ask, SleepWord::Agree, SleepWord::Wake][usize::from(outcome % 3)],
             }),
             PeerItem::Pulse(Pulse { first: partition >> 1, bits: &frame }),
+            PeerItem::Clock { wall_ms: id },
         ];
         let bytes = batch(|out| {
             for item in &all {

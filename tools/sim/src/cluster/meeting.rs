@@ -141,14 +141,12 @@ impl Meeting {
             return Some(out);
         };
         let answer = peer::decode_introduced(&view).ok().map(Answer::decode);
-        if let Some(Ok(mut answer)) = answer
+        if let Some(Ok(answer)) = answer
             && self.waits_for.contains(&peer)
         {
             let passed_ms = (now - self.began) / MILLI;
-            match &mut answer {
-                Answer::Empty(theirs) => theirs.wall_ms = theirs.wall_ms.saturating_sub(passed_ms),
-                Answer::Member(theirs) => theirs.wall_ms = theirs.wall_ms.saturating_sub(passed_ms),
-            }
+            let wall_ms = answer.wall_ms().saturating_sub(passed_ms);
+            let answer = answer.at(wall_ms);
             let name = self.search.own().peers[usize::from(peer)].name.clone();
             self.answers.insert(name, answer);
         }
@@ -165,7 +163,7 @@ impl Meeting {
         self.waits_for.clear();
         let answers = std::mem::take(&mut self.answers);
         match self.search.decide(self.wall_ms, answers) {
-            Decision::AskAgain | Decision::Claim(_) => Met::AskAgain,
+            Decision::AskAgain | Decision::Claim(_) | Decision::Heard(_) => Met::AskAgain,
             Decision::Join { map, node } => Met::Placed(map, node),
             Decision::Form(map) => {
                 let name = &self.search.own().facts.name;

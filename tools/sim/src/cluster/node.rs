@@ -12,13 +12,12 @@ mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringbolt::cluster::leaving::Leaving;
-use ringbolt::cluster::map::{ClusterMap, NodeFacts};
+use ringbolt::cluster::map::ClusterMap;
 use ringbolt::cluster::{ClusterView, NodeId};
 use ringbolt::shard::mail::SessionKey;
 use ringbolt::shard::route::PartitionMap;
@@ -345,11 +344,7 @@ impl Node {
         self.state = State::Booting;
         let partitions = map.partitions();
         let told = self.folder.tell_start(self.rng.next_u64());
-        let resolve = |facts: &NodeFacts| {
-            let address = facts.address.parse::<SocketAddr>();
-            address.map_err(|error| error.to_string())
-        };
-        let view = ClusterView::of_map(map, node, told, &self.folder.seen, resolve);
+        let view = ClusterView::of_map(map, node, told, &self.folder.seen);
         let cluster = match view {
             Ok(view) => Arc::new(view),
             Err(words) => unreachable!("a map of simulated nodes: {words}"),
