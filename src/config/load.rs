@@ -359,6 +359,9 @@ fn decide(
     fits_one_value(values)
 }
 
+/// Smallest segment of a node with peers: each has room for the largest write of any other.
+const SEGMENT_BYTES_MIN: u64 = 32 << 20;
+
 /// A node must be one of its peers, and listens where they look for it unless told otherwise.
 fn decide_peers(values: &mut BTreeMap<&'static str, (Parsed, Source)>) -> Result<(), ConfigError> {
     let (Some((Parsed::Peers(peers), source)), Some((Parsed::Text(name), name_source))) =
@@ -368,6 +371,16 @@ fn decide_peers(values: &mut BTreeMap<&'static str, (Parsed, Source)>) -> Result
     };
     if peers.is_empty() {
         return Ok(());
+    }
+    if let Some((Parsed::Number(segment), segment_source)) = values.get("log.segment_bytes")
+        && *segment < SEGMENT_BYTES_MIN
+    {
+        return Err(ConfigError::Conflict(format!(
+            "`log.segment_bytes` ({segment_source}) is {}, too little for a node with `peers`: what any \
+             leader has taken must fit, so give it {} or more",
+            show_bytes(*segment),
+            show_bytes(SEGMENT_BYTES_MIN),
+        )));
     }
     let Some(own) = peers.iter().find(|peer| peer.name == *name) else {
         let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();

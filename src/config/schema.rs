@@ -340,7 +340,7 @@ pub const SETTINGS: &[Setting] = &[
             power_of_two: true,
         },
         default: "64MiB",
-        doc: "Size of a log segment.",
+        doc: "Size of a log segment. A node with peers needs 32MiB or more.",
     },
     Setting {
         key: "log.retained_bytes",

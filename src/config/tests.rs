@@ -258,6 +258,10 @@ fn contradictions_are_refused() {
         ("cores = 4\nmemory = \"64MiB\"", "256MiB in all"),
         ("cores = 4\npartitions = 2", "at least one partition"),
         (
+            "name = \"a\"\npeers = \"a=127.0.0.1:7400,b=127.0.0.1:7410\"\n[log]\nsegment_bytes = \"16MiB\"",
+            "give it 32MiB or more",
+        ),
+        (
             "[limits]\nconnection_bytes_max = \"1MiB\"",
             "could never be written",
         ),

@@ -79,10 +79,8 @@ impl<E: Env> Log<E> {
                 match result {
                     Ok(slot) => self.inner.state.borrow_mut().add_file(slot),
                     Err(error) if error.kind == DiskErrorKind::NoSpace => {
-                        let mut state = self.inner.state.borrow_mut();
-                        state.growth = Growth::NoSpace;
-                        state.give_up_holds();
-                        drop(state);
+                        self.inner.state.borrow_mut().growth = Growth::NoSpace;
+                        self.inner.state.borrow_mut().give_up_holds();
                         let path = State::<File<E>>::slot_path(dir, number);
                         let _removed = env.disk().remove(&path).await;
                         env.sleep(NO_SPACE_PAUSE).await;
