@@ -545,7 +545,7 @@ fn nodes_talk_as_documented() {
         to: leader,
         snapshot: 8,
         sequence: 1,
-        outcome: 0,
+        outcome: 2,
     });
     check("snapshot-chunk", &[chunk, ack], &[]);
     let state = PeerItem::NodeState(NodeState {
