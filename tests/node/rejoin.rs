@@ -1,5 +1,6 @@
 //! Nodes of a cluster that lose their data.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -235,11 +236,16 @@ fn damaged_tables_are_found_while_it_runs_and_repaired() {
     nodes.servers[1].restart();
     // Somebody reads: soon it leads its share again, and reads of that meet the damage.
     let aside = nodes.servers[1].dir.join("lost-1");
+    let mut keys = ringbolt_load::keys::Keys::new("bench:");
+    let written: HashSet<Vec<u8>> = (0..20_000).map(|n| keys.key(n).to_vec()).collect();
     let deadline = Instant::now() + PATIENCE;
     while !aside.exists() {
         assert!(Instant::now() < deadline, "the damage is not found");
         // It fails where it must, and brings nothing that was not written.
-        let _read = nodes.servers[1].cli(&["scan", "--limit", "20000", "--keys-only"]);
+        let read = nodes.servers[1].cli(&["scan", "--limit", "20000", "--keys-only"]);
+        for key in String::from_utf8(read.stdout).unwrap().lines() {
+            assert!(written.contains(key.as_bytes()), "{key}");
+        }
         std::thread::sleep(Duration::from_millis(200));
     }
     nodes.status(0, |status| is_whole(status, 1, 2));
