@@ -369,7 +369,8 @@ fn join(
 /// another name, another cluster, a clock far off; it may be the other's fault as well as this node's:
 ///
 /// - So many say so that this node and all the others are no majority: it is wrong. It could not serve
-///   without one of them, or it is the one at fault.
+///   without one of them, or it is the one at fault. If it is for clocks alone, that is unclear: where the power
+///   has come back a moment ago clocks are set soon, and a node that had gone for good would stay away.
 /// - Fewer, and nobody says that it fits: that is unclear. One peer that is at fault must not keep a
 ///   majority of others from starting, and this node must not serve with it alone. So it waits for one
 ///   more, and answers meanwhile: of those that fit each other the second to come starts, and then the first.
@@ -385,22 +386,26 @@ pub fn check_member(
         let Some(answer) = answers.get(&peer.name) else {
             continue;
         };
-        let fits = check_name(peer, answer.name()).and_then(|()| match answer {
-            Answer::Empty(empty) => check_clock(peer, own.wall_ms, empty.wall_ms),
-            Answer::Member(member) => check_cluster(peer, cluster, &member.map)
-                .and_then(|()| check_clock(peer, own.wall_ms, member.wall_ms)),
-        });
-        match fits {
-            Ok(()) => fit += 1,
-            Err(words) => wrong.push(words),
+        let (is_it, wall_ms) = match answer {
+            Answer::Empty(empty) => (check_name(peer, answer.name()), empty.wall_ms),
+            Answer::Member(member) => (
+                check_name(peer, answer.name())
+                    .and_then(|()| check_cluster(peer, cluster, &member.map)),
+                member.wall_ms,
+            ),
+        };
+        match (is_it, check_clock(peer, own.wall_ms, wall_ms)) {
+            (Err(words), _) => wrong.insert(0, (words, true)),
+            (Ok(()), Err(words)) => wrong.push((words, false)),
+            (Ok(()), Ok(())) => fit += 1,
         }
     }
     let nodes = own.peers.len();
     let is_minority = nodes.saturating_sub(wrong.len()) < nodes / 2 + 1;
     match wrong.into_iter().next() {
-        Some(words) if is_minority => Place::Wrong(words),
-        Some(words) if fit == 0 => Place::Unclear(words),
-        words => Place::Fits(words),
+        Some((words, true)) if is_minority => Place::Wrong(words),
+        Some((words, _)) if is_minority || fit == 0 => Place::Unclear(words),
+        other => Place::Fits(other.map(|(words, _)| words)),
     }
 }
 

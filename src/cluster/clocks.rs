@@ -35,7 +35,11 @@ struct Clock {
 impl Clock {
     fn ahead_ms(&self, now: Duration) -> Option<i64> {
         let lasts = now.saturating_sub(self.last) < LAST_FOR;
-        self.ahead_ms.iter().copied().max().filter(|_| lasts)
+        // Of a few words that have waited for this node, each may be late.
+        let is_sure =
+            |ahead_ms: i64| !is_apart(ahead_ms) || ahead_ms > 0 || self.ahead_ms.len() == KEPT;
+        let ahead_ms = self.ahead_ms.iter().copied().max();
+        ahead_ms.filter(|&ahead_ms| lasts && is_sure(ahead_ms))
     }
 }
 

@@ -94,14 +94,19 @@ impl Replica {
     }
 
     /// Whether a member has stored nearly all that is committed.
-    #[must_use]
-    pub fn is_caught_up(&self, id: u64) -> bool {
+    pub(super) fn is_caught_up(&self, id: u64) -> bool {
         let raft = &self.raft.raft;
         raft.prs().get(id).is_some_and(|progress| {
             progress.recent_active
                 && progress.matched > 0
                 && progress.matched + NEARLY >= raft.raft_log.committed
         })
+    }
+
+    /// Whether there is a member, or one that learns, that has yet to catch up.
+    #[must_use]
+    pub fn is_behind(&self, id: u64) -> bool {
+        self.leads() && self.raft.raft.prs().get(id).is_some() && !self.is_caught_up(id)
     }
 
     pub(super) fn role_changed(&mut self) {

@@ -25,6 +25,13 @@ use super::trace::Trace;
 
 /// How long the server's own write waits before it tries a full log again.
 const OWN_RETRY: Duration = Duration::from_millis(5);
+/// A keyspace that is dropped, but whose rows are not all deleted.
+pub(super) struct Drop {
+    keyspace: Keyspace,
+    /// The partitions that may have some.
+    left: Vec<PartitionId>,
+}
+
 /// How long the leaders of all partitions are waited for in a drop, and how often what is left is tried.
 const DROPPED_WITHIN: Duration = Duration::from_secs(1);
 const DROP_EVERY: Duration = Duration::from_secs(2);
@@ -100,8 +107,9 @@ impl<E: Env> Inner<E> {
             this.tell_all(&origin, &KeyspaceChange::Dropped(keyspace.clone()))
                 .await;
             // What cannot be deleted now, for want of a leader, is deleted later.
-            if !this.finish_drop(&keyspace).await {
-                this.dropping.borrow_mut().push(keyspace);
+            let mut drop = this.drop_of(keyspace);
+            if !this.finish_drop(&mut drop).await {
+                this.dropping.borrow_mut().push(drop);
             }
             Ok(Response::Done)
         });
@@ -156,17 +164,6 @@ impl<E: Env> Inner<E> {
                     format!("there is a keyspace {name:?} already"),
                 ));
             }
-            let dropping = self.dropping.borrow();
-            if dropping.iter().any(|keyspace| keyspace.name == name) {
-                return Err(Refusal::retry(
-                    ErrorCode::Overloaded,
-                    DROPPING_RETRY_MS,
-                    format!(
-                        "the last keyspace {name:?} is being dropped still: its records in partitions \
-                         without a leader are to be deleted first"
-                    ),
-                ));
-            }
             if known.len() >= limit {
                 return Err(Refusal::new(
                     ErrorCode::TooLarge,
@@ -176,6 +173,16 @@ impl<E: Env> Inner<E> {
             }
         }
         let (_, at) = self.view(HOME, KEYSPACE_DEFAULT, ReadLevel::Linearizable)?;
+        if self.definition_of(&name).await?.is_some() {
+            return Err(Refusal::retry(
+                ErrorCode::Overloaded,
+                DROPPING_RETRY_MS,
+                format!(
+                    "the last keyspace {name:?} is being dropped still: its records in partitions \
+                     without a leader are to be deleted first"
+                ),
+            ));
+        }
         let row_key = RowKeyBuf::of(HOME, KEYSPACE_SYSTEM, NEXT_ID);
         let next = self.engine.tree().get(&row_key, at).await?;
         let id = next
@@ -205,9 +212,25 @@ impl<E: Env> Inner<E> {
         Ok(keyspace)
     }
 
-    /// Has the leader of every partition forget a dropped keyspace and delete its rows; its definition goes
-    /// once all have. Whether that is done.
-    async fn finish_drop(self: &Rc<Self>, keyspace: &Keyspace) -> bool {
+    /// The row of a name as it stands.
+    async fn definition_of(&self, name: &str) -> Result<Option<Definition>, Refusal> {
+        let row_key = RowKeyBuf::of(HOME, KEYSPACE_SYSTEM, name.as_bytes());
+        let row = self.engine.tree().get(&row_key, ReadAt::newest(0)).await?;
+        Ok(row.and_then(|row| keyspaces::decode(&row.value)))
+    }
+
+    fn drop_of(&self, keyspace: Keyspace) -> Drop {
+        Drop {
+            keyspace,
+            left: (0..self.config.map.partitions()).collect(),
+        }
+    }
+
+    /// Has the leader of every partition that is left forget a dropped keyspace and delete its rows; its
+    /// definition goes once all have. Whether that is done. Only while no other keyspace is created or
+    /// dropped.
+    async fn finish_drop(self: &Rc<Self>, drop: &mut Drop) -> bool {
+        let keyspace = &drop.keyspace;
         let origin = Origin {
             deadline: self.env.now() + DROPPED_WITHIN,
             ..self.nobody()
@@ -222,15 +245,23 @@ impl<E: Env> Inner<E> {
             let _encoded = request.encode(0, 0, &mut frame);
             frame
         };
-        let frames: Vec<_> = (0..self.config.map.partitions()).map(frame_of).collect();
+        let frames: Vec<_> = drop.left.iter().copied().map(frame_of).collect();
         let replies = self
             .ask_each(&frames, &origin, |this, frame, origin| {
                 this.execute_frame(origin, Scope::Share, frame);
             })
             .await;
         let is_done = |reply: &Vec<u8>| matches!(decode_reply(reply), Ok(Response::Written { .. }));
-        if !replies.iter().all(is_done) {
+        let mut done = replies.iter().map(is_done);
+        drop.left.retain(|_| done.next() != Some(true));
+        if !drop.left.is_empty() {
             return false;
+        }
+        // Another leader may have brought it to its end, and a new one of this name have been created.
+        match self.definition_of(&keyspace.name).await {
+            Ok(Some(found)) if found.dropped && found.id == keyspace.id => {}
+            Ok(_) => return true,
+            Err(_) => return false,
         }
         let gone = Effect::Delete {
             keyspace: KEYSPACE_SYSTEM,
@@ -250,15 +281,17 @@ impl<E: Env> Inner<E> {
             // Whoever leads now finds the definitions.
             return self.dropping.borrow_mut().clear();
         }
-        let dropping = self.dropping.borrow().clone();
+        if self.keyspaces_busy.replace(true) {
+            return;
+        }
         let this = Rc::clone(self);
         self.env.spawn(TaskClass::Background, async move {
-            for keyspace in dropping {
-                if this.finish_drop(&keyspace).await {
-                    let mut dropping = this.dropping.borrow_mut();
-                    dropping.retain(|other| other.id != keyspace.id);
+            for mut drop in this.dropping.take() {
+                if !this.finish_drop(&mut drop).await {
+                    this.dropping.borrow_mut().push(drop);
                 }
             }
+            this.keyspaces_busy.set(false);
         });
     }
 
@@ -330,8 +363,17 @@ impl<E: Env> Inner<E> {
 
     /// Reads the definitions and tells every core of this node what there is, and what is no more; a
     /// leader of the home partition goes on with drops that were cut short. Only on the core that holds
-    /// the home partition.
+    /// the home partition. No keyspace is created or dropped meanwhile.
     pub(super) async fn load_keyspaces(self: &Rc<Self>) -> Result<(), Refusal> {
+        while self.keyspaces_busy.replace(true) {
+            self.env.sleep(OWN_RETRY).await;
+        }
+        let loaded = self.load_definitions().await;
+        self.keyspaces_busy.set(false);
+        loaded
+    }
+
+    async fn load_definitions(self: &Rc<Self>) -> Result<(), Refusal> {
         let (from, to) = keyspace_range(HOME, KEYSPACE_SYSTEM, own_rows::END, b"");
         let mut cursor = self
             .engine
@@ -361,8 +403,11 @@ impl<E: Env> Inner<E> {
                     .await;
             } else {
                 let mut dropping = self.dropping.borrow_mut();
-                if !dropping.iter().any(|other| other.id == keyspace.id) {
-                    dropping.push(keyspace);
+                if !dropping
+                    .iter()
+                    .any(|other| other.keyspace.id == keyspace.id)
+                {
+                    dropping.push(self.drop_of(keyspace));
                 }
             }
         }

@@ -158,7 +158,7 @@ impl<E: Env> Inner<E> {
     /// Waits until a follower has nearly everything, or this replica does not lead any more.
     async fn until_it_follows(&self, partition: PartitionId, to: u64) {
         let until = self.env.now() + FOLLOWS_WITHIN;
-        let is_behind = |replica: &mut Replica| replica.leads() && !replica.is_caught_up(to);
+        let is_behind = |replica: &mut Replica| replica.is_behind(to);
         while self.with_replica(partition, is_behind) == Some(true) && self.env.now() < until {
             self.env.sleep(LOOK_EVERY).await;
         }

@@ -231,6 +231,12 @@ impl<E: Env> Inner<E> {
                 replica.applied(&head);
                 replica.serves()
             });
+            let mut changes = effects;
+            if leads != Some(true)
+                && changes.any(|effect| matches!(effect, Effect::DeleteRange { .. }))
+            {
+                self.learn_soon();
+            }
             if partition == HOME {
                 self.map_applied(effects);
                 if leads != Some(true) {

@@ -55,8 +55,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Definition> {
 /// What one core knows.
 pub(super) struct Keyspaces {
     by_id: AHashMap<KeyspaceId, Keyspace>,
-    /// How many were removed: a list from before that may have them.
-    removals: u64,
+    /// How often one came or went: a list from before that may be another.
+    changes: u64,
 }
 
 impl Default for Keyspaces {
@@ -70,7 +70,7 @@ impl Default for Keyspaces {
                 options: KeyspaceOptions::default(),
             },
         );
-        Self { by_id, removals: 0 }
+        Self { by_id, changes: 0 }
     }
 }
 
@@ -84,16 +84,17 @@ impl Keyspaces {
     }
 
     pub(super) fn insert(&mut self, keyspace: Keyspace) {
+        self.changes += 1;
         self.by_id.insert(keyspace.id, keyspace);
     }
 
     pub(super) fn remove(&mut self, id: KeyspaceId) {
         self.by_id.remove(&id);
-        self.removals += 1;
+        self.changes += 1;
     }
 
-    pub(super) fn removals(&self) -> u64 {
-        self.removals
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// From now on, there are these.

@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringbolt_engine::env::{Env, TaskClass};
-use ringbolt_wire::message::{ErrorCode, KEYSPACE_DEFAULT, KeyspaceId, Request, Response};
+use ringbolt_wire::message::{
+    ErrorCode, KEYSPACE_DEFAULT, KeyspaceId, ReadLevel, Request, Response,
+};
 
 use super::Inner;
 use super::keyspaces::HOME;
@@ -40,20 +42,20 @@ impl<E: Env> Inner<E> {
         let this = Rc::clone(self);
         let frame = bytes.to_vec();
         self.env.spawn(TaskClass::Foreground, async move {
-            if this.learn_keyspaces(origin.deadline).await {
+            let learnt = this.learn_keyspaces().await;
+            if this.env.now() > origin.deadline {
+                this.too_late(&origin);
+            } else if learnt {
                 this.execute_as_learnt(origin, scope, &frame);
             } else {
-                let message = "whether there is such a keyspace is not known here, and partition 0, \
-                               which knows, has no leader that answers: try again";
-                let refusal = Refusal::retry(ErrorCode::Unavailable, RETRY_MS, message);
-                this.refuse(&origin, &refusal);
+                this.refuse(&origin, &no_home());
             }
         });
     }
 
-    /// Takes over what the home leader knows by now, and whether it could be asked by `deadline`. A core
-    /// asks once at a time; who came after the question was put waits for the next one.
-    pub(super) async fn learn_keyspaces(self: &Rc<Self>, deadline: Duration) -> bool {
+    /// Takes over what the home leader knows by now, and whether it could be asked. A core asks once at a
+    /// time; who came after the question was put waits for the next one.
+    pub(super) async fn learn_keyspaces(self: &Rc<Self>) -> bool {
         if let Some(under_way) = self.join_learning() {
             under_way.wait().await;
         }
@@ -61,7 +63,7 @@ impl<E: Env> Inner<E> {
             return under_way.wait().await;
         }
         *self.learning.borrow_mut() = Some(Vec::new());
-        let learnt = self.ask_for_keyspaces(deadline).await;
+        let learnt = self.ask_for_keyspaces().await;
         for waiting in self.learning.take().into_iter().flatten() {
             waiting.set(learnt);
         }
@@ -77,27 +79,35 @@ impl<E: Env> Inner<E> {
         })
     }
 
-    async fn ask_for_keyspaces(self: &Rc<Self>, deadline: Duration) -> bool {
+    async fn ask_for_keyspaces(self: &Rc<Self>) -> bool {
         let mut frame = Vec::new();
         let origin = Origin {
-            deadline: deadline.min(self.env.now() + WITHIN),
+            deadline: self.env.now() + WITHIN,
             ..self.nobody()
         };
         // A request without a body can be encoded.
         let _encoded = Request::KeyspaceList.encode(0, 0, &mut frame);
         loop {
-            let removals = self.keyspaces.borrow().removals();
+            let changes = self.keyspaces.borrow().changes();
             let reply = self.request(&frame, Scope::Share, &origin).await;
             let Ok(Response::Keyspaces(list)) = decode_reply(&reply) else {
                 return false;
             };
+            if self.leads_home() {
+                return true;
+            }
             let mut known = self.keyspaces.borrow_mut();
-            // Else one was dropped meanwhile, which the list may have.
-            if known.removals() == removals {
+            // Else this core was told of one meanwhile that the list is too old for.
+            if known.changes() == changes {
                 known.replace(list);
                 return true;
             }
         }
+    }
+
+    /// A replica here has applied that a keyspace was emptied, maybe since it was dropped.
+    pub(super) fn learn_soon(&self) {
+        self.next_learning.set(Duration::ZERO);
     }
 
     /// Asks anew if it is time. The home leader need not.
@@ -113,33 +123,57 @@ impl<E: Env> Inner<E> {
         let this = Rc::clone(self);
         self.env.spawn(TaskClass::Foreground, async move {
             // If not now, then the next time, or when somebody asks.
-            let _learnt = this.learn_keyspaces(Duration::MAX).await;
+            let _learnt = this.learn_keyspaces().await;
         });
     }
 
     /// Answers with the keyspaces. A client is told what is known here if the home leader cannot be asked;
     /// a core that asks ([`Scope::Share`] and the like) is answered by the home leader or not at all.
     pub(super) fn list_keyspaces(self: &Rc<Self>, origin: Origin, scope: Scope, bytes: &[u8]) {
-        if self.with_replica(HOME, |home| home.serves()) == Some(true) {
-            return self.tell_keyspaces(&origin);
-        }
-        if scope != Scope::Whole {
-            if self.owned_as(HOME, origin, scope, bytes)
-                && self.serves_here(HOME, true, &origin, scope, bytes)
-            {
-                self.tell_keyspaces(&origin);
+        let leads = self.leads_home();
+        if scope != Scope::Whole && !leads {
+            // Whoever leads answers; or this is refused.
+            if self.owned_as(HOME, origin, scope, bytes) {
+                self.serves_here(HOME, true, &origin, scope, bytes);
             }
             return;
         }
         let this = Rc::clone(self);
         self.env.spawn(TaskClass::Foreground, async move {
-            let _learnt = this.learn_keyspaces(origin.deadline).await;
-            this.tell_keyspaces(&origin);
+            let known = match leads {
+                true => this.prove_home().await,
+                false => this
+                    .learn_keyspaces()
+                    .await
+                    .then_some(())
+                    .ok_or_else(no_home),
+            };
+            match known {
+                Err(refusal) if scope != Scope::Whole => this.refuse(&origin, &refusal),
+                _ => this.tell_keyspaces(&origin),
+            }
         });
+    }
+
+    /// Whether this core serves as the leader of the home partition.
+    fn leads_home(&self) -> bool {
+        self.with_replica(HOME, |home| home.serves()) == Some(true)
+    }
+
+    /// Makes sure that what is known here is what the home leader knows: that this is the one.
+    async fn prove_home(&self) -> Result<(), Refusal> {
+        let seen = self.applied(HOME);
+        self.prove_reads([seen], ReadLevel::Linearizable).await
     }
 
     fn tell_keyspaces(&self, origin: &Origin) {
         let list = self.keyspaces.borrow().list();
         self.answer(origin, &Response::Keyspaces(list));
     }
+}
+
+fn no_home() -> Refusal {
+    let message = "whether there is such a keyspace is not known here, and partition 0, which knows, has \
+                   no leader that answers: try again";
+    Refusal::retry(ErrorCode::Unavailable, RETRY_MS, message)
 }

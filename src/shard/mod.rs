@@ -80,12 +80,13 @@ use ringbolt_engine::env::Env;
 use ringbolt_engine::error::EngineError;
 use ringbolt_engine::row::RowKeyBuf;
 use ringbolt_engine::snapshot::Staged;
-use ringbolt_wire::message::{Keyspace, PartitionId, Token};
+use ringbolt_wire::message::{PartitionId, Token};
 use ringbolt_wire::peer::NodeState;
 
 use crate::cluster::{ClusterView, NodeId};
 use crate::replica::Replica;
 use crate::resp::Options;
+use admin::Drop;
 use catch_up::{BrokenOff, Receiving, Sending};
 use consensus::Rounds;
 use counters::Counters;
@@ -271,8 +272,8 @@ struct Inner<E: Env> {
     resp: Resp,
     /// Whether a keyspace is being created or dropped: one at a time.
     keyspaces_busy: Cell<bool>,
-    /// Keyspaces that are dropped, but whose rows are not all deleted. Of the home leader.
-    dropping: RefCell<Vec<Keyspace>>,
+    /// What the home leader has yet to drop whole.
+    dropping: RefCell<Vec<Drop>>,
     next_dropping: Cell<Duration>,
     learning: RefCell<Learning>,
     /// When this core asks for the keyspaces anew.

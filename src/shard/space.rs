@@ -31,6 +31,9 @@ impl<E: Env> Inner<E> {
                     };
                     let is_low = free < enough;
                     inner.space_low.set(is_low);
+                    if is_low {
+                        inner.engine.log().give_up_holds();
+                    }
                     if inner.config.core == 0 {
                         let cluster = &inner.config.cluster;
                         cluster.note_full(cluster.here(), is_low, env.now());

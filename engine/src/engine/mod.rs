@@ -216,14 +216,17 @@ impl<E: Env> Engine<E> {
         result
     }
 
-    /// Has a log that has become long let go of what it no longer needs; for a call now and then.
+    /// Has a log that has become long, or was held, let go of what it no longer needs; for a call now and then.
     /// Answers what it still waits for: see [`Log::waits_for`].
     #[must_use]
     pub fn relieve_log(&self) -> Vec<(PartitionId, u64)> {
-        if !self.inner.log.needs_flush() {
+        let needs_flush = self.inner.log.needs_flush();
+        if needs_flush || self.inner.log.has_released() {
+            recycle(&Rc::downgrade(&self.inner));
+        }
+        if !needs_flush {
             return Vec::new();
         }
-        recycle(&Rc::downgrade(&self.inner));
         let tree = &self.inner.tree;
         let flushed = |partition| tree.flushed(partition).id;
         self.inner.log.waits_for(&flushed)

@@ -26,6 +26,8 @@ pub(super) struct Holds {
     newest: u64,
     /// Each by its number: the header of the first segment that it keeps.
     from: Vec<(u64, u64)>,
+    /// What some of them have kept may be recycled now.
+    pub(super) released: bool,
 }
 
 impl<E: Env> Log<E> {
@@ -39,6 +41,17 @@ impl<E: Env> Log<E> {
             number,
         }
     }
+
+    /// Ends all holds: there is something that needs the space more. Segments are recycled the next time.
+    pub fn give_up_holds(&self) {
+        self.inner.state.borrow_mut().give_up_holds();
+    }
+
+    /// Whether a hold has ended since segments were recycled last.
+    #[must_use]
+    pub fn has_released(&self) -> bool {
+        self.inner.state.borrow().holds.released
+    }
 }
 
 impl<E: Env> Drop for Hold<E> {
@@ -48,6 +61,7 @@ impl<E: Env> Drop for Hold<E> {
             .holds
             .from
             .retain(|(number, _)| *number != self.number);
+        state.holds.released = true;
     }
 }
 
@@ -69,7 +83,7 @@ impl<F> State<F> {
 
     /// Ends all holds: what they kept is recycled the next time.
     pub(super) fn give_up_holds(&mut self) {
+        self.holds.released |= !self.holds.from.is_empty();
         self.holds.from.clear();
-        self.held = 0;
     }
 }

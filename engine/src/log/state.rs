@@ -558,6 +558,7 @@ impl<F> State<F> {
 
     /// Gives back the oldest segments that tables have made unnecessary.
     pub(super) fn recycle(&mut self, flushed: &dyn Fn(PartitionId) -> LogId) {
+        self.holds.released = false;
         self.recycle_oldest(flushed);
         if !self.is_in_reserve() {
             self.reserve_max = 0;
@@ -583,6 +584,7 @@ impl<F> State<F> {
                 self.held += 1;
                 if self.held > HELD_SEGMENTS_MAX {
                     self.give_up_holds();
+                    self.held = 0;
                 }
                 continue;
             }

@@ -42,7 +42,7 @@ impl<E: Env> Inner<E> {
                 self.say(key, |out| reply::simple(out, "RESET"));
             }
             Talk::Hello { version, name } => self.say_hello(asked, version, name),
-            Talk::Select(index) => self.select(key, index),
+            Talk::Select(index) => self.select(asked, index),
             Talk::Time => {
                 let wall_ms = self.clock.get().wall_ms;
                 self.say(key, |out| {
@@ -131,23 +131,44 @@ impl<E: Env> Inner<E> {
         });
     }
 
-    fn select(&self, key: SessionKey, index: i64) {
+    fn select(self: &Rc<Self>, asked: &Asked, index: i64) {
+        let key = asked.key;
         let names = &self.resp.options.databases;
         let name = usize::try_from(index).ok().and_then(|at| names.get(at));
         let Some(name) = name else {
             return self.say_error(key, "ERR DB index is out of range");
         };
         let known = self.keyspaces.borrow().by_name(name).map(|found| found.id);
-        let Some(keyspace) = known else {
-            let text = format!(
-                "ERR there is no keyspace {name:?} for database {index} yet: create it first \
-                 (ringbolt keyspace create {name})"
-            );
-            return self.say_error(key, &text);
-        };
-        self.with_connection(key, |connection, out| {
-            (connection.database, connection.keyspace) = (index as u16, keyspace);
-            connection.say(out, |out| out.extend_from_slice(OK));
+        if let Some(keyspace) = known {
+            self.with_connection(key, |connection, out| {
+                (connection.database, connection.keyspace) = (index as u16, keyspace);
+                connection.say(out, |out| out.extend_from_slice(OK));
+            });
+            return;
+        }
+        // It may be new.
+        let job = self.begin_job(asked, Touches::ALL);
+        let (this, name) = (Rc::clone(self), name.clone());
+        self.env.spawn(TaskClass::Foreground, async move {
+            this.learn_keyspaces().await;
+            let known = this.keyspaces.borrow().by_name(&name).map(|found| found.id);
+            let mut bytes = Vec::new();
+            match known {
+                Some(keyspace) => {
+                    this.with_connection(key, |connection, _| {
+                        (connection.database, connection.keyspace) = (index as u16, keyspace);
+                    });
+                    bytes.extend_from_slice(OK);
+                }
+                None => {
+                    let text = format!(
+                        "ERR there is no keyspace {name:?} for database {index} yet: create it \
+                         first (ringbolt keyspace create {name})"
+                    );
+                    reply::error(&mut bytes, &text);
+                }
+            }
+            this.finish_job(&job, bytes);
         });
     }
 
