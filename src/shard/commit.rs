@@ -8,6 +8,7 @@
 //! Sending is most of what a turn does, and a read that has just missed a turn waits for all of it. So a turn that
 //! has read acknowledges to a few connections only, and leaves the others to the next one.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringbolt_engine::entry::{Effect, LogId, PartitionId};
@@ -33,7 +34,7 @@ const HOLD_MAX: Duration = Duration::from_millis(100);
 
 impl<E: Env> Inner<E> {
     /// Answers what waited for the entry that was just applied, and what rode behind it.
-    pub(super) fn finish_writes(&self, partition: PartitionId, applied: LogId) {
+    pub(super) fn finish_writes(self: &Rc<Self>, partition: PartitionId, applied: LogId) {
         loop {
             let next = self.pending.borrow_mut()[usize::from(partition)].pop_known(applied);
             let Some(pending) = next else {
@@ -51,7 +52,12 @@ impl<E: Env> Inner<E> {
     }
 
     /// Answers a write whose entry is applied, once as many replicas have stored it as it asks for.
-    pub(super) fn conclude(&self, partition: PartitionId, mut pending: Pending) {
+    pub(super) fn conclude(self: &Rc<Self>, partition: PartitionId, mut pending: Pending) {
+        if pending.outcome.writes_nothing() {
+            // It is a read of what its entry left: another may have led and written since it was asked.
+            let seen = token(partition, pending.id);
+            return self.settle_as_read(seen, pending.outcome);
+        }
         self.mark_stored(partition, pending.id.index, &mut pending.outcome);
         match self.still_to_store(partition, &pending) {
             Some(needed) => self.spreading.borrow_mut().push(Spreading {

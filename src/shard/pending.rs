@@ -6,8 +6,9 @@
 //! some thousands of writes.
 //!
 //! An answer that rests on a pending effect but writes nothing (a failed condition) rides in the
-//! queue under that effect's entry, and is given only once it is committed. So does the answer to a
-//! repeat of a write that is pending.
+//! queue under that effect's entry, and is given only once it is committed, and once it is known that this
+//! replica has led ever since: the entry may have been committed by another leader, with more behind it. The
+//! answer to a repeat of a write that is pending rides there too.
 //!
 //! What becomes of an entry is known when its index is applied: it is this entry, or another one
 //! of a newer term that took its place. In the first case the write is done, in the second it was
@@ -61,6 +62,11 @@ impl Outcome {
             | Self::NotFound { origin } => origin.trace.mark(wait, now_us),
             Self::Own(_) => {}
         }
+    }
+
+    /// Whether it only says what there was.
+    pub(super) fn writes_nothing(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::NotFound { .. })
     }
 
     pub(super) fn origin(&self) -> Option<&Origin> {

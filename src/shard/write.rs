@@ -16,7 +16,7 @@ use ringbolt_engine::log::{AppendError, encode_payload};
 use ringbolt_engine::row::RowKeyBuf;
 use ringbolt_engine::tree::Lookup;
 use ringbolt_wire::message::{
-    Ack, ErrorCode, KEYSPACE_DEFAULT, ReadLevel, WriteOp, WriteOps, WriteOptions,
+    Ack, ErrorCode, KEYSPACE_DEFAULT, ReadLevel, Token, WriteOp, WriteOps, WriteOptions,
 };
 
 use super::decide::{Decided, Verdict};
@@ -300,16 +300,17 @@ impl<E: Env> Inner<E> {
             };
             self.await_commit(partition, rider);
         } else {
-            self.settle_as_read(partition, outcome);
+            self.settle_as_read(self.applied(partition), outcome);
         }
     }
 
-    /// Answers what rests on what is applied here, as a linearizable read does: once it is known that
-    /// this replica still leads. Another may have written since.
-    fn settle_as_read(self: &Rc<Self>, partition: PartitionId, mut outcome: Outcome) {
+    /// Answers what rests on an entry that is applied here, as a linearizable read does: once it is known
+    /// that this replica has led since that entry's term. Another may have written since.
+    pub(super) fn settle_as_read(self: &Rc<Self>, seen: Token, mut outcome: Outcome) {
         let level = ReadLevel::Linearizable;
-        let seen = self.applied(partition);
-        if self.proven_now(partition, level) || planted::is(Bug::RefusedWithoutProof) {
+        let is_proven = self.proven_now(seen.partition, level)
+            && self.with_replica(seen.partition, |replica| replica.term()) == Some(seen.term);
+        if is_proven || planted::is(Bug::RefusedWithoutProof) {
             return self.settle(outcome, seen);
         }
         let this = Rc::clone(self);

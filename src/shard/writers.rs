@@ -14,6 +14,8 @@
 //!
 //! A repeat that may have been done is answered `IN_DOUBT`, and never done.
 
+use std::rc::Rc;
+
 use ringbolt_engine::entry::{LogId, PartitionId, WriteId};
 use ringbolt_engine::env::Env;
 use ringbolt_engine::writers::Known;
@@ -153,7 +155,7 @@ pub(super) fn write_id(options: &WriteOptions) -> Option<WriteId> {
 impl<E: Env> Inner<E> {
     /// Answers a write that is known, or that may have been done; whether it did.
     pub(super) fn answer_repeat(
-        &self,
+        self: &Rc<Self>,
         origin: Origin,
         partition: PartitionId,
         options: &WriteOptions,

@@ -211,6 +211,45 @@ fn that_a_condition_failed_is_said_only_by_who_leads() {
     });
 }
 
+/// The write that it rests on is committed by the next leader, which may have written since (found by the
+/// simulator, seed 301231).
+#[test]
+fn what_rides_behind_a_write_is_said_only_by_who_leads_still() {
+    with_cluster(2, &[1, 1, 1], |network| async move {
+        led(&network, &[1, 2, 3]).await;
+        network.env.sleep(10 * SECOND).await;
+        let leader = leader_of(&network, b"k");
+        let others: Vec<u32> = (1..=3).filter(|&node| node != leader).collect();
+        for &other in &others {
+            network.cut(other, leader);
+        }
+        let rig = network.node(leader);
+        let conn = rig.connect(0, None).await;
+        let absent = put(b"k", b"w", Ttl::Never, Condition::Absent);
+        for request in [&plain(b"k", b"v"), &absent] {
+            let mut frame = Vec::new();
+            request.encode(1, 30_000, &mut frame).unwrap();
+            rig.send(conn, &frame);
+        }
+        network.env.sleep(SECOND / 50).await;
+        for &other in &others {
+            network.cut(leader, other);
+        }
+        led(&network, &others).await;
+        network.heal();
+        let mut said = Vec::new();
+        for _ in 0..2 {
+            let code = rig.reply(conn, |reply| match reply {
+                Response::Written { .. } => None,
+                Response::Error(ErrorReply { code, .. }) => Some(code),
+                other => panic!("{other:?}"),
+            });
+            said.push(code.await);
+        }
+        assert_eq!(said, [None, Some(ErrorCode::NotLeader)]);
+    });
+}
+
 #[test]
 fn what_a_leader_lost_does_not_hold_up_what_it_is_asked_when_it_leads_again() {
     with_cluster(7, &[1, 1, 1], |network| async move {
