@@ -727,6 +727,16 @@ impl SimStore {
         healed
     }
 
+    /// Makes everything readable and writable again; what reads see wrongly stays as it is.
+    pub fn mend(&self) {
+        let mut state = self.0.borrow_mut();
+        for inode in state.inodes.values_mut() {
+            let is_unreadable = |damage: &Damage| matches!(damage, Damage::Unreadable);
+            inode.damage.retain(|_, damage| !is_unreadable(damage));
+            inode.broken = false;
+        }
+    }
+
     /// The whole content of a file as reads see it; `None` if it is not there or not readable.
     #[must_use]
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {

@@ -313,6 +313,11 @@ impl Node {
     pub fn start(&mut self, now: Nanos) {
         self.life += 1;
         self.disk_failed = self.disk_fails;
+        if !self.disk_fails {
+            // A write that was under way as the disk was mended may have spoilt its sectors since (seeds
+            // 303058 and 303227).
+            self.machine.store().mend();
+        }
         self.machine
             .set_wall_offset_ms(self.clock.wall_offset_ms(now));
         let id = folder_id(&mut self.rng);
