@@ -26,7 +26,7 @@ use super::trace::Trace;
 /// How long the server's own write waits before it tries a full log again.
 const OWN_RETRY: Duration = Duration::from_millis(5);
 /// A keyspace that is dropped, but whose rows are not all deleted.
-pub(super) struct Drop {
+pub(super) struct UnfinishedDrop {
     keyspace: Keyspace,
     /// The partitions that may have some.
     left: Vec<PartitionId>,
@@ -219,8 +219,8 @@ impl<E: Env> Inner<E> {
         Ok(row.and_then(|row| keyspaces::decode(&row.value)))
     }
 
-    fn drop_of(&self, keyspace: Keyspace) -> Drop {
-        Drop {
+    fn drop_of(&self, keyspace: Keyspace) -> UnfinishedDrop {
+        UnfinishedDrop {
             keyspace,
             left: (0..self.config.map.partitions()).collect(),
         }
@@ -229,7 +229,7 @@ impl<E: Env> Inner<E> {
     /// Has the leader of every partition that is left forget a dropped keyspace and delete its rows; its
     /// definition goes once all have. Whether that is done. Only while no other keyspace is created or
     /// dropped.
-    async fn finish_drop(self: &Rc<Self>, drop: &mut Drop) -> bool {
+    async fn finish_drop(self: &Rc<Self>, drop: &mut UnfinishedDrop) -> bool {
         let keyspace = &drop.keyspace;
         let origin = Origin {
             deadline: self.env.now() + DROPPED_WITHIN,

@@ -174,6 +174,10 @@ impl<E: Env> Inner<E> {
         origin: &Origin,
         mut ask: impl FnMut(&Rc<Self>, &T, Origin),
     ) -> Vec<Vec<u8>> {
+        if asked.is_empty() {
+            // Nobody's answer would be the last.
+            return Vec::new();
+        }
         let (key, done) = self.gathers.borrow_mut().begin(asked.len());
         for (part, one) in asked.iter().enumerate() {
             let origin = Origin {

@@ -86,7 +86,7 @@ use ringbolt_wire::peer::NodeState;
 use crate::cluster::{ClusterView, NodeId};
 use crate::replica::Replica;
 use crate::resp::Options;
-use admin::Drop;
+use admin::UnfinishedDrop;
 use catch_up::{BrokenOff, Receiving, Sending};
 use consensus::Rounds;
 use counters::Counters;
@@ -273,7 +273,7 @@ struct Inner<E: Env> {
     /// Whether a keyspace is being created or dropped: one at a time.
     keyspaces_busy: Cell<bool>,
     /// What the home leader has yet to drop whole.
-    dropping: RefCell<Vec<Drop>>,
+    dropping: RefCell<Vec<UnfinishedDrop>>,
     next_dropping: Cell<Duration>,
     learning: RefCell<Learning>,
     /// When this core asks for the keyspaces anew.

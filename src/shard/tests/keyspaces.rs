@@ -1,8 +1,10 @@
 //! Keyspaces in clusters: created, used and dropped from anywhere, at once.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use ringbolt_engine::env::Env;
 use ringbolt_engine::row::{ReadAt, keyspace_range};
 use ringbolt_wire::message::{
@@ -12,7 +14,7 @@ use ringbolt_wire::message::{
 
 use super::cluster::led;
 use super::network::{Network, with_placement};
-use super::rig::{PARTITIONS, Placement, Rig, limits};
+use super::rig::{PARTITIONS, Placement, Rig, limits, with_node};
 use super::{code, done};
 use crate::cluster::NodeId;
 
@@ -154,6 +156,21 @@ fn one_that_is_dropped_takes_nothing_more_and_leaves_nothing() {
             assert_eq!(rows_of(&network.node(node), id).await, 0, "node {node}");
         }
         assert_ne!(create(&network, 2, "things").await, id);
+    });
+}
+
+/// As when a drop has only its definition left to remove.
+#[test]
+fn whoever_asks_nobody_has_all_answers() {
+    with_node(54, 1, limits(), |rig| async move {
+        let shard = &rig.shards[0].0;
+        let (nobody, origin): ([u16; 0], _) = ([], shard.nobody());
+        let replies = shard.ask_each(&nobody, &origin, |_, _, _| ());
+        let late = rig.env.sleep(SECOND);
+        match select(pin!(replies), pin!(late)).await {
+            Either::Left((replies, _)) => assert!(replies.is_empty()),
+            Either::Right(_) => panic!("it waits for ever"),
+        }
     });
 }
 
